@@ -1,0 +1,435 @@
+//! One error for every store. It knows the model's ids and no database: what a SQLSTATE means is
+//! the business of the backend that got it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::model::{CarId, InvalidInput, UserId};
+
+/// The result of every call.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The cause of an error, where another library found it.
+pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Why a call failed.
+///
+/// The text is one line that says what happened. Neither it nor the `Debug` form nor any
+/// [`source`](std::error::Error::source) holds a password, a URL or a stored value; ids are given.
+///
+/// An error outside a transaction means that the call changed nothing, with two exceptions in
+/// which nobody can know: [`Error::Timeout`], and [`Error::Unavailable`] because a connection was
+/// [lost](UnavailableReason::ConnectionLost), when the call was a write.
+/// [`register`](crate::UserRepo::register) and [`buy`](crate::CarRepo::buy) with a key can simply
+/// be called again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// [`rename`](crate::UserRepo::rename) to a name that another user has.
+    #[error("the username is taken by another user")]
+    UsernameTaken,
+
+    /// A car was to go to a user that does not exist.
+    #[error("{}there is no user {owner} to own the car", At(*index))]
+    UnknownOwner {
+        /// The owner asked for.
+        owner: UserId,
+        /// In a call with many items: which one, counted from 0.
+        index: Option<usize>,
+    },
+
+    /// A user cannot be deleted while there are cars to its name.
+    #[error("user {id} owns cars and cannot be deleted")]
+    UserOwnsCars {
+        /// The user.
+        id: UserId,
+    },
+
+    /// There is no such user to change.
+    #[error("there is no user {id}")]
+    UserNotFound {
+        /// The user asked for.
+        id: UserId,
+    },
+
+    /// There is no such car to change.
+    #[error("there is no car {id}")]
+    CarNotFound {
+        /// The car asked for.
+        id: CarId,
+    },
+
+    /// The car to be transferred is not owned by the user it should come from.
+    #[error("car {car} is not owned by user {from}")]
+    NotOwner {
+        /// The car.
+        car: CarId,
+        /// The user that was said to own it.
+        from: UserId,
+    },
+
+    /// The purchase key belongs to a purchase of another model or for another owner.
+    #[error("{}the purchase key was used for another purchase", At(*index))]
+    PurchaseKeyReused {
+        /// In a call with many items: which one, counted from 0.
+        index: Option<usize>,
+    },
+
+    /// The caller's input is not acceptable. Nothing was sent.
+    #[error(transparent)]
+    Invalid(#[from] InvalidInput),
+
+    /// Two transactions got in each other's way (SQLSTATE 40001 or 40P01) and this one gave way.
+    /// It has to be run again from its beginning;
+    /// [`StoreExt::transaction`](crate::StoreExt::transaction) does.
+    #[error("gave way to a concurrent transaction: {0}")]
+    Conflict(#[source] Failure),
+
+    /// The transaction was not committed, because something in it failed before. Nothing of it is
+    /// stored.
+    #[error("the transaction was rolled back, because in it: {0}")]
+    RolledBack(#[source] Failure),
+
+    /// The connection was lost while a commit was under way: it may have happened or not.
+    #[error("the connection was lost during the commit, whose outcome is not known")]
+    CommitUnknown {
+        /// Asks later how it ended.
+        token: CommitToken,
+    },
+
+    /// The transaction has ended already, or a savepoint in it was left out of turn.
+    #[error("the transaction has ended")]
+    TransactionClosed,
+
+    /// The server did not answer in time. A write outside a transaction may have happened.
+    #[error("no answer within {}", Seconds(*.after))]
+    Timeout {
+        /// How long the call had.
+        after: Duration,
+    },
+
+    /// Every connection of the pool was in use for all of the time that the call could wait.
+    /// Nothing was sent.
+    #[error("all connections of the pool were in use for {}", Seconds(*.waited))]
+    PoolExhausted {
+        /// How long the call waited.
+        waited: Duration,
+    },
+
+    /// There is no usable connection to the database.
+    #[error("the database is unavailable: {reason}")]
+    Unavailable {
+        /// What stands in the way.
+        reason: UnavailableReason,
+        /// What the driver or the operating system said.
+        #[source]
+        source: Option<Source>,
+    },
+
+    /// A stored value is none that this version can read.
+    #[error("cannot read {table}.{column}{}", Key(*.key))]
+    Decode {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The id of the row, unless it is the id that cannot be read.
+        key: Option<i64>,
+        /// What is wrong, without the value.
+        #[source]
+        source: Option<Source>,
+    },
+
+    /// The schema could not be brought up to date.
+    #[error("migration failed: {reason}")]
+    Migration {
+        /// What happened.
+        reason: String,
+        /// What the database said.
+        #[source]
+        source: Option<Source>,
+    },
+
+    /// The store was set up with something that cannot work, such as a URL that is none.
+    #[error("configuration: {reason}")]
+    Config {
+        /// What is wrong, without the value.
+        reason: String,
+    },
+
+    /// The database refused a statement for a reason that none of the others covers.
+    #[error("the database reported: {0}")]
+    Database(#[source] Failure),
+}
+
+impl Error {
+    /// Whether the same call may succeed if it is made again, and nothing of it was stored.
+    ///
+    /// True for [`Conflict`](Error::Conflict) and a [`RolledBack`](Error::RolledBack) that goes
+    /// back to one (run the whole transaction again), [`PoolExhausted`](Error::PoolExhausted), and
+    /// [`Unavailable`](Error::Unavailable) when the statement was never sent. Not for a
+    /// [`Timeout`](Error::Timeout): a write may have happened.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Error::Conflict(_) | Error::PoolExhausted { .. } => true,
+            Error::RolledBack(failure) => failure.is_conflict(),
+            Error::Unavailable { reason, .. } => reason.is_temporary() && reason.before_sending(),
+            _ => false,
+        }
+    }
+
+    /// The SQLSTATE, where the error goes back to one that the database sent.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Error::Conflict(failure) | Error::RolledBack(failure) | Error::Database(failure) => {
+                failure.sqlstate()
+            }
+            Error::Unavailable { source, .. } | Error::Migration { source, .. } => source
+                .as_ref()?
+                .downcast_ref::<Failure>()
+                .and_then(Failure::sqlstate),
+            _ => None,
+        }
+    }
+}
+
+/// What failed, in words that may be logged: the database's SQLSTATE and message, or what this
+/// crate found. Never a stored value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    sqlstate: Option<Box<str>>,
+    message: Box<str>,
+    constraint: Option<Box<str>>,
+}
+
+impl Failure {
+    /// A failure that no database reported.
+    pub fn new(message: impl Into<Box<str>>) -> Self {
+        Failure {
+            sqlstate: None,
+            message: message.into(),
+            constraint: None,
+        }
+    }
+
+    /// Adds the SQLSTATE.
+    pub fn with_sqlstate(mut self, sqlstate: impl Into<Box<str>>) -> Self {
+        self.sqlstate = Some(sqlstate.into());
+        self
+    }
+
+    /// Adds the name of the constraint that refused a row.
+    pub fn with_constraint(mut self, constraint: impl Into<Box<str>>) -> Self {
+        self.constraint = Some(constraint.into());
+        self
+    }
+
+    /// The five characters of the SQLSTATE.
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.sqlstate.as_deref()
+    }
+
+    /// What happened.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The constraint that refused a row.
+    pub fn constraint(&self) -> Option<&str> {
+        self.constraint.as_deref()
+    }
+
+    /// A serialization failure (40001) or a deadlock (40P01).
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.sqlstate(), Some("40001" | "40P01"))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.sqlstate {
+            Some(sqlstate) => write!(f, " (SQLSTATE {sqlstate})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Why there is no usable connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnavailableReason {
+    /// Nothing listens at the address.
+    Refused,
+    /// The server's name has no address.
+    NameNotFound,
+    /// The server does not accept the user or the password.
+    Authentication,
+    /// The server has no database of that name.
+    NoSuchDatabase,
+    /// The server accepts no more connections.
+    TooManyConnections,
+    /// The server is starting up, shutting down or recovering.
+    NotAccepting,
+    /// No connection came about in time.
+    ConnectTimeout,
+    /// A connection broke. If a write was under way on it, it may have happened.
+    ConnectionLost,
+    /// The server accepts no writes (a standby, or a primary that was demoted).
+    ReadOnly,
+    /// This store was closed.
+    Closed,
+    /// Something else; the source says what.
+    Other,
+}
+
+impl UnavailableReason {
+    /// Whether waiting may help. It does not against a wrong password.
+    fn is_temporary(&self) -> bool {
+        !matches!(
+            self,
+            Self::Authentication | Self::NoSuchDatabase | Self::NameNotFound | Self::Closed
+        )
+    }
+
+    /// Whether the statement cannot have reached the server.
+    fn before_sending(&self) -> bool {
+        !matches!(self, Self::ConnectionLost | Self::Other)
+    }
+}
+
+impl fmt::Display for UnavailableReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "connection refused, nothing listens at the address",
+            Self::NameNotFound => "the name of the server could not be found",
+            Self::Authentication => "the server does not accept this user or password",
+            Self::NoSuchDatabase => "the server has no database of that name",
+            Self::TooManyConnections => "the server accepts no more connections",
+            Self::NotAccepting => "the server is starting up or shutting down",
+            Self::ConnectTimeout => "no connection came about in time",
+            Self::ConnectionLost => "the connection was lost",
+            Self::ReadOnly => "the server accepts no writes",
+            Self::Closed => "the store was closed",
+            Self::Other => "no connection could be made",
+        })
+    }
+}
+
+/// Identifies a commit whose outcome is not known.
+///
+/// The text form can be kept and read back, also by another process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CommitToken(u64);
+
+impl CommitToken {
+    /// Wraps the number that the store gave to the transaction (in Postgres, the 64-bit form of
+    /// its transaction id).
+    pub const fn new(transaction: u64) -> Self {
+        CommitToken(transaction)
+    }
+
+    /// The number that the store gave to the transaction.
+    pub const fn get(&self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for CommitToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The start of a sentence about one of many items.
+struct At(Option<usize>);
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(index) => write!(f, "item {index}: "),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The end of a sentence about one row.
+struct Key(Option<i64>);
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(key) => write!(f, " of the row with id {key}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A duration as an operator reads it.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} s", self.0.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stored_nothing_is_retryable() {
+        let unavailable = |reason| Error::Unavailable {
+            reason,
+            source: None,
+        };
+        let conflict = Failure::new("deadlock detected").with_sqlstate("40P01");
+        let retryable = [
+            Error::Conflict(conflict.clone()),
+            Error::RolledBack(conflict),
+            unavailable(UnavailableReason::Refused),
+            unavailable(UnavailableReason::NotAccepting),
+            Error::PoolExhausted {
+                waited: Duration::from_secs(1),
+            },
+        ];
+        assert!(retryable.iter().all(Error::is_retryable));
+        let after = Duration::from_secs(1);
+        let final_ones = [
+            Error::UsernameTaken,
+            Error::Timeout { after },
+            Error::RolledBack(Failure::new("cancelled")),
+            unavailable(UnavailableReason::ConnectionLost),
+            unavailable(UnavailableReason::Authentication),
+        ];
+        assert!(!final_ones.iter().any(Error::is_retryable));
+    }
+
+    #[test]
+    fn sentences_are_one_line() {
+        let owner = UserId::new(7);
+        let error = Error::UnknownOwner {
+            owner,
+            index: Some(3),
+        };
+        assert_eq!(
+            error.to_string(),
+            "item 3: there is no user 7 to own the car"
+        );
+        let error = Error::Decode {
+            table: "users",
+            column: "role",
+            key: Some(7),
+            source: None,
+        };
+        assert_eq!(
+            error.to_string(),
+            "cannot read users.role of the row with id 7"
+        );
+        let failure = Failure::new("deadlock detected").with_sqlstate("40P01");
+        assert_eq!(Error::Conflict(failure).sqlstate(), Some("40P01"));
+    }
+}

@@ -1,0 +1,136 @@
+//! The contract in words: what every store promises, whatever it is made of. The module
+//! [`contract`](crate::contract) (feature `contract`) holds the same promises as tests.
+//!
+//! What holds for every method:
+//!
+//! - Input is checked before any I/O ([`Error::Invalid`](crate::Error::Invalid)).
+//! - An id or name that nothing has is an ordinary answer or a typed error, never a failure of the
+//!   database: 0, negative numbers and both ends of `i64` included.
+//! - Every method is one round trip to the server where nothing else is said. Through a
+//!   connection that has not run the statement yet, preparing it is another one, once.
+//! - Outside a transaction every call is one of its own, stored completely or not at all.
+//! - A typed error of the domain leaves a transaction usable.
+//! - Reading is lenient: what an older program stored, against the rules for new names, is
+//!   returned as it is.
+//! - Besides the errors named at a method, every call may give those of the connection:
+//!   [`Timeout`](crate::Error::Timeout), [`PoolExhausted`](crate::Error::PoolExhausted),
+//!   [`Unavailable`](crate::Error::Unavailable), [`Conflict`](crate::Error::Conflict),
+//!   [`Decode`](crate::Error::Decode), [`Database`](crate::Error::Database), and in a
+//!   transaction [`TransactionClosed`](crate::Error::TransactionClosed).
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::model::{Car, CarId, NewCar, NewUser, Registration, Role, User, UserId};
+use crate::page::{Page, PageRequest};
+
+/// Users. [The module](self) says what holds for every method.
+#[async_trait]
+pub trait UserRepo: Send + Sync {
+    /// Registers a user unless the name is taken; then the stored user is returned unchanged,
+    /// whatever role and date the new one had, and no id is used up.
+    ///
+    /// Of any number of callers at once with one name, exactly one gets
+    /// [`Registration::Created`]. One that loses such a race needs a second round trip, and may
+    /// leave a gap in the ids.
+    async fn register(&self, new: &NewUser) -> Result<Registration>;
+
+    /// Registers many, all or nothing, and answers in the order given. A name that comes twice is
+    /// `Created` at its first place and `Existing` at the others.
+    async fn register_many(&self, new: &[NewUser]) -> Result<Vec<Registration>>;
+
+    /// The user with this id.
+    async fn get(&self, id: UserId) -> Result<Option<User>>;
+
+    /// The users with these ids, each once, in order of id. Unknown ids are left out.
+    async fn get_many(&self, ids: &[UserId]) -> Result<Vec<User>>;
+
+    /// The user of exactly this name. A name that no user can have is `None`.
+    async fn get_by_username(&self, username: &str) -> Result<Option<User>>;
+
+    /// A page of all users, in order of id. A walk over the pages gives every user once that was
+    /// there all the time, whatever is added or deleted meanwhile.
+    async fn list(&self, page: PageRequest<UserId>) -> Result<Page<User, UserId>>;
+
+    /// Changes the role and returns the user as it is then.
+    ///
+    /// # Errors
+    /// [`UserNotFound`](crate::Error::UserNotFound)
+    async fn set_role(&self, id: UserId, role: Role) -> Result<User>;
+
+    /// Changes the name and returns the user as it is then. To its own name: nothing changes.
+    ///
+    /// # Errors
+    /// [`UserNotFound`](crate::Error::UserNotFound);
+    /// [`UsernameTaken`](crate::Error::UsernameTaken) if another user has the name.
+    async fn rename(&self, id: UserId, username: &str) -> Result<User>;
+
+    /// Deletes a user without cars. `false`: there was none with this id.
+    ///
+    /// # Errors
+    /// [`UserOwnsCars`](crate::Error::UserOwnsCars)
+    async fn delete(&self, id: UserId) -> Result<bool>;
+
+    /// How many users there are. Reads all of them: linear in their number.
+    async fn count(&self) -> Result<u64>;
+}
+
+/// Cars. [The module](self) says what holds for every method.
+#[async_trait]
+pub trait CarRepo: Send + Sync {
+    /// Stores a purchase and returns the car. No id is used up by a purchase that fails or is a
+    /// repetition.
+    ///
+    /// With a [`PurchaseKey`](crate::PurchaseKey) it can be repeated: the same key again returns
+    /// the car it bought, as it is now, also to any number of callers at once (one that loses such
+    /// a race needs a second round trip, and may leave a gap in the ids). The key lives as long as
+    /// its car: after [`delete`](Self::delete) it buys again, and after
+    /// [`transfer`](Self::transfer) it counts as used by the new owner.
+    ///
+    /// # Errors
+    /// [`UnknownOwner`](crate::Error::UnknownOwner);
+    /// [`PurchaseKeyReused`](crate::Error::PurchaseKeyReused) if the car of that key has another
+    /// model or owner (looked at first).
+    async fn buy(&self, new: &NewCar) -> Result<Car>;
+
+    /// Stores many purchases, all or nothing, and answers in the order given; the ids rise in that
+    /// order. A key that comes twice with the same model and owner gives one car at both places.
+    ///
+    /// # Errors
+    /// Those of [`buy`](Self::buy), with the index of the first item that is refused.
+    async fn buy_many(&self, new: &[NewCar]) -> Result<Vec<Car>>;
+
+    /// The car with this id.
+    async fn get(&self, id: CarId) -> Result<Option<Car>>;
+
+    /// All cars of a user in order of purchase (id). None for an unknown user.
+    async fn owned_by(&self, owner: UserId) -> Result<Vec<Car>>;
+
+    /// All cars of many users, each in order of purchase, in one round trip. Every owner asked for
+    /// has an entry, if only an empty one.
+    async fn owned_by_many(&self, owners: &[UserId]) -> Result<BTreeMap<UserId, Vec<Car>>>;
+
+    /// A page of the cars of a user, in order of purchase (id).
+    async fn list_owned_by(
+        &self,
+        owner: UserId,
+        page: PageRequest<CarId>,
+    ) -> Result<Page<Car, CarId>>;
+
+    /// Gives a car from one user to another and returns it as it is then. From a user to itself:
+    /// nothing changes.
+    ///
+    /// # Errors
+    /// In this order: [`CarNotFound`](crate::Error::CarNotFound);
+    /// [`NotOwner`](crate::Error::NotOwner) unless `from` owns it;
+    /// [`UnknownOwner`](crate::Error::UnknownOwner) if there is no user `to`.
+    async fn transfer(&self, id: CarId, from: UserId, to: UserId) -> Result<Car>;
+
+    /// Deletes a car. `false`: there was none with this id.
+    async fn delete(&self, id: CarId) -> Result<bool>;
+
+    /// How many cars there are. Reads all of them: linear in their number.
+    async fn count(&self) -> Result<u64>;
+}
