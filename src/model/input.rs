@@ -59,8 +59,11 @@ pub enum InvalidInput {
         field: Field,
     },
     /// A date before the first one that Postgres can store, 24 November 4714 BC.
-    #[error("the date is before the first one that can be stored")]
-    DateTooEarly,
+    #[error("{}the date is before the first one that can be stored", At(*index))]
+    DateTooEarly {
+        /// In a call with many items: which one, counted from 0.
+        index: Option<usize>,
+    },
     /// A page limit outside 1 to 1000.
     #[error("a page holds 1 to 1000 items, not {limit}")]
     PageLimit {
@@ -76,6 +79,18 @@ pub enum InvalidInput {
     /// A text that is not a UUID.
     #[error("a purchase key is a UUID")]
     PurchaseKey,
+}
+
+/// The start of a sentence about one of many items.
+pub(crate) struct At(pub(crate) Option<usize>);
+
+impl std::fmt::Display for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(index) => write!(f, "item {index}: "),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A username or model as it may be stored: 1 to 255 characters, no control character, no white
@@ -102,7 +117,7 @@ pub(crate) fn check_name(field: Field, name: &str) -> Result<(), InvalidInput> {
 pub(super) fn check_date(date: NaiveDate) -> Result<(), InvalidInput> {
     // Day 0 of the Julian calendar, in chrono's astronomical years (year 0 is 1 BC).
     match NaiveDate::from_ymd_opt(-4713, 11, 24) {
-        Some(first) if date < first => Err(InvalidInput::DateTooEarly),
+        Some(first) if date < first => Err(InvalidInput::DateTooEarly { index: None }),
         _ => Ok(()),
     }
 }
@@ -166,9 +181,12 @@ mod tests {
         assert_eq!(check_date(day(-4713, 11, 24)), Ok(()));
         assert_eq!(
             check_date(day(-4713, 11, 23)),
-            Err(InvalidInput::DateTooEarly)
+            Err(InvalidInput::DateTooEarly { index: None })
         );
         assert_eq!(check_date(NaiveDate::MAX), Ok(()));
-        assert_eq!(check_date(NaiveDate::MIN), Err(InvalidInput::DateTooEarly));
+        assert_eq!(
+            check_date(NaiveDate::MIN),
+            Err(InvalidInput::DateTooEarly { index: None })
+        );
     }
 }

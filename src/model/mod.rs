@@ -9,4 +9,4 @@ pub use car::{Car, CarId, NewCar, PurchaseKey};
 pub use input::{Field, InvalidInput, MAX_NAME_LENGTH};
 pub use user::{NewUser, Registration, Role, User, UserId};
 
-pub(crate) use input::{check_name, storable};
+pub(crate) use input::{At, check_name, storable};

@@ -148,6 +148,14 @@ impl NewUser {
         check_date(self.created_at)
     }
 
+    /// The same for many, with the index of the first that fails.
+    pub(crate) fn check_all(new: &[NewUser]) -> Result<(), InvalidInput> {
+        new.iter().enumerate().try_for_each(|(index, user)| {
+            user.check()
+                .map_err(|_| InvalidInput::DateTooEarly { index: Some(index) })
+        })
+    }
+
     pub(crate) fn date(&self) -> NaiveDate {
         self.created_at
     }

@@ -1,0 +1,181 @@
+//! Cars: the SQL, the decoding of a row, and the repository over both.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use tokio_postgres::Row;
+
+use super::executor::Executor;
+use super::purchases::Purchases;
+use super::row::{self, Columns};
+use super::statement::{Params, Statement};
+use crate::error::{Error, Result};
+use crate::model::{Car, CarId, NewCar, UserId};
+use crate::page::{Page, PageRequest};
+use crate::repo::CarRepo;
+
+/// The repository, on the pool or in a transaction.
+#[derive(Clone)]
+pub(super) struct PgCars {
+    executor: Executor,
+}
+
+impl PgCars {
+    pub(super) fn new(executor: Executor) -> Self {
+        PgCars { executor }
+    }
+}
+
+// The owner is locked against deletion, so the foreign key has nothing to refuse, and the id is
+// taken from the sequence only when the purchase will be stored. A key that a concurrent
+// transaction has just used is found by the no-op update, in the same round trip.
+const BUY: Statement = Statement::write(
+    "WITH held AS (
+        SELECT id, model, owner_id FROM cars WHERE purchase_key = $3
+    ), owner AS (
+        SELECT id FROM users WHERE id = $2 FOR KEY SHARE
+    ), bought AS (
+        INSERT INTO cars (model, owner_id, purchase_key)
+        SELECT $1, id, $3 FROM owner WHERE NOT EXISTS (SELECT FROM held)
+        ON CONFLICT (purchase_key) DO UPDATE SET purchase_key = EXCLUDED.purchase_key
+        RETURNING id, model, owner_id
+    )
+    SELECT id, model, owner_id FROM held
+    UNION ALL
+    SELECT id, model, owner_id FROM bought",
+);
+
+const GET: Statement = Statement::read("SELECT id, model, owner_id FROM cars WHERE id = $1");
+
+const OWNED_BY: Statement =
+    Statement::read("SELECT id, model, owner_id FROM cars WHERE owner_id = $1 ORDER BY id");
+
+const OWNED_BY_MANY: Statement = Statement::read(
+    "SELECT id, model, owner_id FROM cars WHERE owner_id = ANY ($1) ORDER BY owner_id, id",
+);
+
+const LIST_OWNED_BY: Statement = Statement::read(
+    "SELECT id, model, owner_id FROM cars WHERE owner_id = $1 AND id >= $2 ORDER BY id LIMIT $3",
+);
+
+// The car is locked first, so its owner is the one at this moment, and the new owner is locked
+// against deletion.
+const TRANSFER: Statement = Statement::write(
+    "WITH car AS MATERIALIZED (
+        SELECT id, owner_id FROM cars WHERE id = $1 FOR UPDATE
+    ), receiver AS MATERIALIZED (
+        SELECT id FROM users WHERE id = $3 FOR KEY SHARE
+    ), moved AS (
+        UPDATE cars SET owner_id = receiver.id FROM car, receiver
+        WHERE cars.id = car.id AND car.owner_id = $2
+        RETURNING cars.id, cars.model, cars.owner_id
+    )
+    SELECT moved.id, moved.model, moved.owner_id, (SELECT owner_id FROM car)
+    FROM (SELECT) one LEFT JOIN moved ON true",
+);
+
+const DELETE: Statement = Statement::write("DELETE FROM cars WHERE id = $1 RETURNING id");
+
+const COUNT: Statement = Statement::read("SELECT count(*) FROM cars");
+
+/// A row that begins with the columns id, model, owner_id.
+fn car(row: &Row) -> Result<Car> {
+    let id: i64 = Columns::new(row, "cars", None).get(0, "id")?;
+    let columns = Columns::new(row, "cars", Some(id));
+    Ok(Car {
+        id: CarId::new(id),
+        model: columns.get(1, "model")?,
+        owner_id: UserId::new(columns.get(2, "owner_id")?),
+    })
+}
+
+fn cars(rows: &[Row]) -> Result<Vec<Car>> {
+    rows.iter().map(car).collect()
+}
+
+#[async_trait]
+impl CarRepo for PgCars {
+    async fn buy(&self, new: &NewCar) -> Result<Car> {
+        let owner = new.owner_id();
+        let key = new.purchase_key().map(|key| key.get());
+        let row = self
+            .executor
+            .query_opt(&BUY, &[&new.model(), &owner.get(), &key])
+            .await?;
+        let row = row.ok_or(Error::UnknownOwner { owner, index: None })?;
+        let car = car(&row)?;
+        match new.describes(&car) {
+            true => Ok(car),
+            false => Err(Error::PurchaseKeyReused { index: None }),
+        }
+    }
+
+    async fn buy_many(&self, new: &[NewCar]) -> Result<Vec<Car>> {
+        Purchases::new(new).buy(&self.executor).await
+    }
+
+    async fn get(&self, id: CarId) -> Result<Option<Car>> {
+        let row = self.executor.query_opt(&GET, &[&id.get()]).await?;
+        row.as_ref().map(car).transpose()
+    }
+
+    async fn owned_by(&self, owner: UserId) -> Result<Vec<Car>> {
+        cars(&self.executor.query(&OWNED_BY, &[&owner.get()]).await?)
+    }
+
+    async fn owned_by_many(&self, owners: &[UserId]) -> Result<BTreeMap<UserId, Vec<Car>>> {
+        let mut owned: BTreeMap<_, Vec<_>> =
+            owners.iter().map(|owner| (*owner, Vec::new())).collect();
+        if owned.is_empty() {
+            return Ok(owned);
+        }
+        let ids: Vec<i64> = owned.keys().map(|owner| owner.get()).collect();
+        for row in &self.executor.query(&OWNED_BY_MANY, &[&ids]).await? {
+            let car = car(row)?;
+            owned.entry(car.owner_id).or_default().push(car);
+        }
+        Ok(owned)
+    }
+
+    async fn list_owned_by(
+        &self,
+        owner: UserId,
+        page: PageRequest<CarId>,
+    ) -> Result<Page<Car, CarId>> {
+        let rows = match row::range(page.start().map(|id| id.get()), page.limit()) {
+            Some((first, limit)) => {
+                let params: &Params<'_> = &[&owner.get(), &first, &limit];
+                self.executor.query(&LIST_OWNED_BY, params).await?
+            }
+            None => Vec::new(),
+        };
+        Ok(Page::cut(cars(&rows)?, &page, |car| car.id))
+    }
+
+    async fn transfer(&self, id: CarId, from: UserId, to: UserId) -> Result<Car> {
+        let row = self
+            .executor
+            .query_one(&TRANSFER, &[&id.get(), &from.get(), &to.get()])
+            .await?;
+        if !row::is_missing(&row, 0) {
+            return car(&row);
+        }
+        match row::computed::<Option<i64>>(&row, 3)? {
+            None => Err(Error::CarNotFound { id }),
+            Some(owner) if owner != from.get() => Err(Error::NotOwner { car: id, from }),
+            Some(_) => Err(Error::UnknownOwner {
+                owner: to,
+                index: None,
+            }),
+        }
+    }
+
+    async fn delete(&self, id: CarId) -> Result<bool> {
+        let row = self.executor.query_opt(&DELETE, &[&id.get()]).await?;
+        Ok(row.is_some())
+    }
+
+    async fn count(&self) -> Result<u64> {
+        row::count(&self.executor.query_one(&COUNT, &[]).await?)
+    }
+}

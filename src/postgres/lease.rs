@@ -1,0 +1,306 @@
+//! A connection on loan from the pool, and what becomes of it when the borrower goes away.
+//!
+//! A future can be dropped at any await. The driver does not notice: the statement runs on, and
+//! the next borrower would wait behind it, inside whatever transaction it left open. So a lease
+//! knows at every moment what its connection is doing, and its drop acts on that.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use deadpool_postgres::{ClientWrapper, Object};
+use futures_util::{TryStreamExt, join};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{NoTls, Row};
+
+use super::error;
+use super::statement::{Bound, Params, Statement};
+use crate::error::{Error, Result, UnavailableReason};
+
+/// How long a transaction that was dropped may take to roll back before its connection is closed
+/// instead.
+const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often, and how many times, a statement that nobody waits for is cancelled before its
+/// connection is closed over it. More than once, because a cancel request that overtakes its
+/// statement has no effect.
+const CANCEL_EVERY: Duration = Duration::from_millis(50);
+const CANCEL_TIMES: u32 = 40;
+
+/// The savepoint around a statement that may be refused.
+const SAVE: &str = "SAVEPOINT motorpool_statement";
+const RELEASE: &str = "RELEASE SAVEPOINT motorpool_statement";
+const UNDO: &str =
+    "ROLLBACK TO SAVEPOINT motorpool_statement; RELEASE SAVEPOINT motorpool_statement";
+
+/// The transaction's id once it has one, in 64 bits.
+const TRANSACTION_ID: &str = "SELECT pg_current_xact_id_if_assigned()::text::bigint";
+
+type Driver<T> = Result<T, tokio_postgres::Error>;
+
+/// What the connection is doing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    /// Nothing: it can go back to the pool.
+    Nothing,
+    /// It waits inside a transaction.
+    Transaction,
+    /// A statement is on its way, or its answer is.
+    Statement,
+    /// It is of no more use.
+    Broken,
+}
+
+/// A borrowed connection. Dropped, it goes back to the pool if nothing is left to do on it;
+/// otherwise that is seen to first, or the connection leaves the pool.
+pub(super) struct Lease {
+    object: Option<Object>,
+    doing: Doing,
+    /// Inside a transaction that its caller made read only.
+    read_only: bool,
+}
+
+impl Lease {
+    pub(super) fn new(object: Object) -> Self {
+        Lease {
+            object: Some(object),
+            doing: Doing::Nothing,
+            read_only: false,
+        }
+    }
+
+    /// Runs one statement and gives its rows.
+    pub(super) async fn query(
+        &mut self,
+        statement: &Statement,
+        params: &Params<'_>,
+    ) -> Result<Vec<Row>> {
+        let object = self.object.as_ref().ok_or_else(lost)?;
+        let then = std::mem::replace(&mut self.doing, Doing::Statement);
+        let rows = query(object, statement, params).await;
+        self.note(rows, then)
+    }
+
+    /// Begins a transaction.
+    pub(super) async fn begin(&mut self, sql: &str, read_only: bool) -> Result<()> {
+        self.read_only = read_only;
+        let object = self.object.as_ref().ok_or_else(lost)?;
+        self.doing = Doing::Statement;
+        let begun = object.batch_execute(sql).await;
+        let then = match begun {
+            Ok(()) => Doing::Transaction,
+            Err(_) => Doing::Nothing,
+        };
+        self.note(begun, then)
+    }
+
+    /// Ends the transaction with COMMIT or ROLLBACK. An error of the server ends it as well.
+    pub(super) async fn end(&mut self, sql: &str) -> Result<()> {
+        let object = self.object.as_ref().ok_or_else(lost)?;
+        let then = match std::mem::replace(&mut self.doing, Doing::Statement) {
+            Doing::Broken => Doing::Broken,
+            _ => Doing::Nothing,
+        };
+        let ended = object.batch_execute(sql).await;
+        self.note(ended, then)
+    }
+
+    /// Runs one statement inside the transaction, in one flight with what belongs around it: the
+    /// savepoint of a refusable statement, and the question for the transaction's id.
+    pub(super) async fn query_in_transaction(
+        &mut self,
+        statement: &Statement,
+        params: &Params<'_>,
+        ask_id: bool,
+    ) -> Answer {
+        let Some(object) = self.object.as_ref() else {
+            return Answer::aborted(lost());
+        };
+        self.doing = Doing::Statement;
+        let (rows, undone) = guarded(object, statement, params, ask_id).await;
+        let rows = self.note(rows, Doing::Transaction);
+        let aborted = rows.is_err() && !undone;
+        let (rows, id) = match rows {
+            Ok((rows, id)) => (Ok(rows), id),
+            Err(error) => (Err(error), None),
+        };
+        Answer { rows, id, aborted }
+    }
+
+    /// Notes how a piece of work ended, after which the connection is doing `then`.
+    fn note<T>(&mut self, result: Driver<T>, then: Doing) -> Result<T> {
+        let result = result.map_err(|error| error::from_driver(error, self.read_only));
+        self.doing = match &result {
+            Err(error) if error::ends_connection(error) => Doing::Broken,
+            _ => then,
+        };
+        result
+    }
+
+    /// Lets the server roll back, after which the connection is free.
+    async fn roll_back(mut self) {
+        // Should this future be dropped too, the connection must not go back to the pool.
+        self.doing = Doing::Broken;
+        if let Some(object) = self.object.as_ref() {
+            let ended = timeout(ROLLBACK_LIMIT, object.batch_execute("ROLLBACK")).await;
+            if matches!(ended, Ok(Ok(()))) {
+                self.doing = Doing::Nothing;
+            }
+        }
+    }
+}
+
+/// How a statement in a transaction ended.
+pub(super) struct Answer {
+    pub(super) rows: Result<Vec<Row>>,
+    /// The transaction's id, if it was asked for and there is one.
+    pub(super) id: Option<i64>,
+    /// Whether the transaction can only be rolled back now.
+    pub(super) aborted: bool,
+}
+
+impl Answer {
+    fn aborted(error: Error) -> Self {
+        Answer {
+            rows: Err(error),
+            id: None,
+            aborted: true,
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(object) = self.object.take() else {
+            return;
+        };
+        match self.doing {
+            Doing::Nothing => drop(object),
+            Doing::Broken => drop(Object::take(object)),
+            Doing::Statement => abandon(Object::take(object)),
+            Doing::Transaction => match Handle::try_current() {
+                Ok(runtime) => {
+                    let lease = Lease {
+                        object: Some(object),
+                        doing: Doing::Broken,
+                        read_only: false,
+                    };
+                    runtime.spawn(lease.roll_back());
+                }
+                // Without a runtime nothing can be sent; the server rolls back when the
+                // connection closes.
+                Err(_) => drop(Object::take(object)),
+            },
+        }
+    }
+}
+
+/// Ends a connection whose statement nobody waits for: the statement is cancelled until it has
+/// stopped, then the connection is closed. Its slot in the pool is free already.
+fn abandon(client: ClientWrapper) {
+    tracing::debug!("a call was dropped before its answer; its statement is cancelled");
+    let Ok(runtime) = Handle::try_current() else {
+        return;
+    };
+    runtime.spawn(async move {
+        let cancel = client.cancel_token();
+        // Answered once the statement before it is over.
+        let mut quiet = pin!(client.simple_query(""));
+        for _ in 0..CANCEL_TIMES {
+            let _ = timeout(CANCEL_EVERY, cancel.cancel_query(NoTls)).await;
+            if timeout(CANCEL_EVERY, &mut quiet).await.is_ok() {
+                break;
+            }
+        }
+    });
+}
+
+async fn query(
+    client: &ClientWrapper,
+    statement: &Statement,
+    params: &Params<'_>,
+) -> Driver<Vec<Row>> {
+    let prepared = client.prepare_cached(statement.sql).await?;
+    rows(client, &prepared, params).await
+}
+
+async fn rows(
+    client: &ClientWrapper,
+    prepared: &tokio_postgres::Statement,
+    params: &Params<'_>,
+) -> Driver<Vec<Row>> {
+    let bound = params.iter().map(|param| Bound(*param));
+    client.query_raw(prepared, bound).await?.try_collect().await
+}
+
+/// The rows and the transaction's id, and whether a refusal was undone.
+async fn guarded(
+    client: &ClientWrapper,
+    statement: &Statement,
+    params: &Params<'_>,
+    ask_id: bool,
+) -> (Driver<(Vec<Row>, Option<i64>)>, bool) {
+    let prepared = match prepare(client, statement, ask_id).await {
+        Ok(prepared) => prepared,
+        Err(error) => return (Err(error), false),
+    };
+    // Each of these sends when it is first polled, so they leave in this order and travel
+    // together.
+    let guard = async |sql| match statement.refusable {
+        true => client.batch_execute(sql).await,
+        false => Ok(()),
+    };
+    let id = async {
+        match &prepared.1 {
+            Some(ask) => client.query_one(ask, &[]).await?.try_get(0),
+            None => Ok(None),
+        }
+    };
+    let (saved, rows, released, id) = join!(
+        guard(SAVE),
+        rows(client, &prepared.0, params),
+        guard(RELEASE),
+        id
+    );
+    match rows {
+        Ok(rows) => {
+            // If any of them failed the server has aborted the transaction, whatever the
+            // statement itself gave.
+            let all = saved.and(released).and(id);
+            (all.map(|id| (rows, id)), false)
+        }
+        Err(error) if statement.refusable && refused(&error) => {
+            let undone = client.batch_execute(UNDO).await;
+            (Err(error), undone.is_ok())
+        }
+        Err(error) => (Err(error), false),
+    }
+}
+
+/// The statement, and the question for the transaction's id if it is to be asked.
+async fn prepare(
+    client: &ClientWrapper,
+    statement: &Statement,
+    ask_id: bool,
+) -> Driver<(tokio_postgres::Statement, Option<tokio_postgres::Statement>)> {
+    let prepared = client.prepare_cached(statement.sql).await?;
+    let ask = match ask_id {
+        true => Some(client.prepare_cached(TRANSACTION_ID).await?),
+        false => None,
+    };
+    Ok((prepared, ask))
+}
+
+/// The statement was refused for a reason of the domain: by a constraint, or by its own check
+/// that all of it is stored (22012).
+fn refused(error: &tokio_postgres::Error) -> bool {
+    error
+        .as_db_error()
+        .is_some_and(|db| db.constraint().is_some() || *db.code() == SqlState::DIVISION_BY_ZERO)
+}
+
+/// Only its drop takes the connection out of a lease, so nobody sees this.
+fn lost() -> Error {
+    error::unavailable(UnavailableReason::ConnectionLost, None)
+}

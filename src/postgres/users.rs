@@ -1,0 +1,260 @@
+//! Users: the SQL, the decoding of a row, and the repository over both.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use tokio_postgres::Row;
+
+use super::error;
+use super::executor::Executor;
+use super::row::{self, Columns};
+use super::statement::{Params, Statement};
+use crate::error::{Error, Result};
+use crate::model::{Field, NewUser, Registration, Role, User, UserId, check_name, storable};
+use crate::page::{Page, PageRequest};
+use crate::repo::UserRepo;
+
+/// The repository, on the pool or in a transaction.
+#[derive(Clone)]
+pub(super) struct PgUsers {
+    executor: Executor,
+}
+
+impl PgUsers {
+    pub(super) fn new(executor: Executor) -> Self {
+        PgUsers { executor }
+    }
+}
+
+// The id is taken from the sequence only when the name was free at the start, so registering an
+// existing name burns none. A name that a concurrent transaction has just stored is found by the
+// no-op update, in the same round trip; it keeps its id, which is how the two are told apart.
+const REGISTER: Statement = Statement::write(
+    "WITH existing AS (
+        SELECT id, username, created_at, role FROM users WHERE username = $1
+    ), fresh AS MATERIALIZED (
+        SELECT nextval('users_id_seq') AS id WHERE NOT EXISTS (SELECT FROM existing)
+    ), stored AS (
+        INSERT INTO users (id, username, created_at, role)
+        SELECT id, $1, $2, $3 FROM fresh
+        ON CONFLICT (username) DO UPDATE SET username = EXCLUDED.username
+        RETURNING id, username, created_at, role
+    )
+    SELECT id, username, created_at, role, id = (SELECT id FROM fresh) FROM stored
+    UNION ALL
+    SELECT id, username, created_at, role, false FROM existing",
+);
+
+// The same for many. Each name comes once. Ids rise in the order given, but rows are stored in
+// the order of their names, so that two such calls cannot deadlock.
+const REGISTER_MANY: Statement = Statement::write(
+    "WITH input AS MATERIALIZED (
+        SELECT i.username, i.created_at, i.role, i.position
+        FROM unnest($1::text[], $2::date[], $3::text[])
+            WITH ORDINALITY AS i (username, created_at, role, position)
+    ), existing AS (
+        SELECT id, username, created_at, role FROM users WHERE username = ANY ($1)
+    ), fresh AS MATERIALIZED (
+        SELECT nextval('users_id_seq') AS id, n.username, n.created_at, n.role
+        FROM (
+            SELECT * FROM input
+            WHERE NOT EXISTS (SELECT FROM users u WHERE u.username = input.username)
+            ORDER BY position
+        ) n
+    ), stored AS (
+        INSERT INTO users (id, username, created_at, role)
+        SELECT id, username, created_at, role FROM fresh ORDER BY username COLLATE \"C\"
+        ON CONFLICT (username) DO UPDATE SET username = EXCLUDED.username
+        RETURNING id, username, created_at, role
+    )
+    SELECT id, username, created_at, role, id IN (SELECT id FROM fresh) FROM stored
+    UNION ALL
+    SELECT id, username, created_at, role, false FROM existing",
+);
+
+const GET: Statement =
+    Statement::read("SELECT id, username, created_at, role FROM users WHERE id = $1");
+
+const GET_MANY: Statement = Statement::read(
+    "SELECT id, username, created_at, role FROM users WHERE id = ANY ($1) ORDER BY id",
+);
+
+const GET_BY_USERNAME: Statement =
+    Statement::read("SELECT id, username, created_at, role FROM users WHERE username = $1");
+
+const LIST: Statement = Statement::read(
+    "SELECT id, username, created_at, role FROM users WHERE id >= $1 ORDER BY id LIMIT $2",
+);
+
+const SET_ROLE: Statement = Statement::write(
+    "UPDATE users SET role = $2 WHERE id = $1 RETURNING id, username, created_at, role",
+);
+
+// Looks before it writes, so that a taken name is an answer and not an error. Only a concurrent
+// transaction can still make the constraint refuse it.
+const RENAME: Statement = Statement::refusable_write(
+    "WITH other AS (
+        SELECT id FROM users WHERE username = $2 AND id <> $1
+    ), renamed AS (
+        UPDATE users SET username = $2
+        WHERE id = $1 AND NOT EXISTS (SELECT FROM other)
+        RETURNING id, username, created_at, role
+    )
+    SELECT r.id, r.username, r.created_at, r.role,
+        EXISTS (SELECT FROM users WHERE id = $1) AND EXISTS (SELECT FROM other)
+    FROM (SELECT) one LEFT JOIN renamed r ON true",
+);
+
+const DELETE: Statement = Statement::refusable_write(
+    "WITH owned AS (
+        SELECT FROM cars WHERE owner_id = $1 LIMIT 1
+    ), gone AS (
+        DELETE FROM users WHERE id = $1 AND NOT EXISTS (SELECT FROM owned) RETURNING id
+    )
+    SELECT EXISTS (SELECT FROM gone), EXISTS (SELECT FROM owned)",
+);
+
+const COUNT: Statement = Statement::read("SELECT count(*) FROM users");
+
+/// A row that begins with the columns id, username, created_at, role.
+fn user(row: &Row) -> Result<User> {
+    let id: i64 = Columns::new(row, "users", None).get(0, "id")?;
+    let columns = Columns::new(row, "users", Some(id));
+    let role: &str = columns.get(3, "role")?;
+    Ok(User {
+        id: UserId::new(id),
+        username: columns.get(1, "username")?,
+        created_at: columns.get(2, "created_at")?,
+        role: columns.parse(role, "role")?,
+    })
+}
+
+/// The same, with whether the row is new in a fifth column.
+fn registration(row: &Row) -> Result<Registration> {
+    let user = user(row)?;
+    match row::computed(row, 4)? {
+        true => Ok(Registration::Created(user)),
+        false => Ok(Registration::Existing(user)),
+    }
+}
+
+#[async_trait]
+impl UserRepo for PgUsers {
+    async fn register(&self, new: &NewUser) -> Result<Registration> {
+        new.check()?;
+        let params: &Params<'_> = &[&new.username(), &new.date(), &new.role_text()];
+        let row = self.executor.query_one(&REGISTER, params).await?;
+        registration(&row)
+    }
+
+    async fn register_many(&self, new: &[NewUser]) -> Result<Vec<Registration>> {
+        NewUser::check_all(new)?;
+        // The first of each name is the one that counts.
+        let mut first = HashMap::with_capacity(new.len());
+        let (mut names, mut dates, mut roles) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, user) in new.iter().enumerate() {
+            first.entry(user.username()).or_insert_with(|| {
+                names.push(user.username());
+                dates.push(user.date());
+                roles.push(user.role_text());
+                index
+            });
+        }
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = self
+            .executor
+            .query(&REGISTER_MANY, &[&names, &dates, &roles])
+            .await?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let registration = registration(row)?;
+            found.insert(registration.user().username.clone(), registration);
+        }
+        let answer = |(index, user): (usize, &NewUser)| {
+            let registration = found.get(user.username()).ok_or_else(error::no_row)?;
+            match first.get(user.username()) {
+                Some(first) if *first == index => Ok(registration.clone()),
+                _ => Ok(Registration::Existing(registration.user().clone())),
+            }
+        };
+        new.iter().enumerate().map(answer).collect()
+    }
+
+    async fn get(&self, id: UserId) -> Result<Option<User>> {
+        let row = self.executor.query_opt(&GET, &[&id.get()]).await?;
+        row.as_ref().map(user).transpose()
+    }
+
+    async fn get_many(&self, ids: &[UserId]) -> Result<Vec<User>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
+        let rows = self.executor.query(&GET_MANY, &[&ids]).await?;
+        rows.iter().map(user).collect()
+    }
+
+    async fn get_by_username(&self, username: &str) -> Result<Option<User>> {
+        if !storable(username) {
+            return Ok(None);
+        }
+        let row = self
+            .executor
+            .query_opt(&GET_BY_USERNAME, &[&username])
+            .await?;
+        row.as_ref().map(user).transpose()
+    }
+
+    async fn list(&self, page: PageRequest<UserId>) -> Result<Page<User, UserId>> {
+        let rows = match row::range(page.start().map(|id| id.get()), page.limit()) {
+            Some((first, limit)) => self.executor.query(&LIST, &[&first, &limit]).await?,
+            None => Vec::new(),
+        };
+        let users = rows.iter().map(user).collect::<Result<Vec<_>>>()?;
+        Ok(Page::cut(users, &page, |user| user.id))
+    }
+
+    async fn set_role(&self, id: UserId, role: Role) -> Result<User> {
+        let row = self
+            .executor
+            .query_opt(&SET_ROLE, &[&id.get(), &role.as_str()])
+            .await?;
+        user(&row.ok_or(Error::UserNotFound { id })?)
+    }
+
+    async fn rename(&self, id: UserId, username: &str) -> Result<User> {
+        check_name(Field::Username, username)?;
+        let row = self
+            .executor
+            .query_one(&RENAME, &[&id.get(), &username])
+            .await
+            .map_err(error::username_taken)?;
+        if row::computed(&row, 4)? {
+            return Err(Error::UsernameTaken);
+        }
+        match row::is_missing(&row, 0) {
+            true => Err(Error::UserNotFound { id }),
+            false => user(&row),
+        }
+    }
+
+    async fn delete(&self, id: UserId) -> Result<bool> {
+        let row = self
+            .executor
+            .query_one(&DELETE, &[&id.get()])
+            .await
+            .map_err(|error| error::owns_cars(error, id))?;
+        let (gone, owned): (bool, bool) = (row::computed(&row, 0)?, row::computed(&row, 1)?);
+        match owned && !gone {
+            true => Err(Error::UserOwnsCars { id }),
+            false => Ok(gone),
+        }
+    }
+
+    async fn count(&self) -> Result<u64> {
+        let row = self.executor.query_one(&COUNT, &[]).await?;
+        row::count(&row)
+    }
+}

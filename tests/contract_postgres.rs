@@ -1,0 +1,40 @@
+//! The contract on Postgres: on the pool, and inside one transaction.
+#![cfg(feature = "contract")]
+#![allow(clippy::expect_used, clippy::panic, reason = "these are tests")]
+
+mod support;
+
+use motorpool::contract::Rule;
+use motorpool::{PgStore, Store, TxOptions};
+use support::inside::Inside;
+use support::with_database;
+
+async fn run_on_pool(rule: Rule) {
+    with_database(async |database| {
+        let store = PgStore::connect(&database.url).await.expect("connects");
+        rule.run(&store).await;
+        // The rule left nothing behind on the pool's connections.
+        let idle = "SELECT count(*) FROM pg_stat_activity \
+            WHERE datname = $1 AND application_name = 'motorpool' AND state <> 'idle'";
+        let client = database.client().await;
+        let busy = client.query_one(idle, &[&database.name]).await;
+        assert_eq!(busy.expect("counts").get::<_, i64>(0), 0);
+    })
+    .await;
+}
+
+motorpool::contract_tests!(postgres, run_on_pool);
+
+async fn run_in_transaction(rule: Rule) {
+    with_database(async |database| {
+        let store = PgStore::connect(&database.url).await.expect("connects");
+        let inside = Inside(store.begin(TxOptions::new()).await.expect("begins"));
+        rule.run(&inside).await;
+        let outside = store.users().count().await.expect("counts");
+        assert_eq!(outside, 0, "a call left the transaction");
+        inside.0.commit().await.expect("the transaction is usable");
+    })
+    .await;
+}
+
+motorpool::contract_tests!(postgres_transaction, run_in_transaction, without transactions);

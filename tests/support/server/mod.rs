@@ -1,0 +1,385 @@
+//! A private Postgres server that is thrown away. Included by the tests and by the examples.
+//!
+//! Everything of it lives in one directory. A watcher, a small shell script, makes that directory
+//! before anything else is started, and waits for the end of a pipe that this process holds. The
+//! pipe ends when the [`Server`] is dropped, and just as well on a panic, Ctrl-C or `kill -9`; then
+//! the watcher stops what runs and removes the directory.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each program that includes the file uses a part of it"
+)]
+
+mod binaries;
+mod system;
+
+use std::env;
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use system::{
+    Account, all_processes, command, free_port, percent_encode, random_hex, signal, wait_until,
+};
+
+/// The name of the superuser.
+pub const USER: &str = "postgres";
+
+const TO_START: Duration = Duration::from_secs(60);
+const TO_STOP: Duration = Duration::from_secs(30);
+
+/// How a server is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Listen on 127.0.0.1 too, on a port that was free a moment ago. Else only the socket in the
+    /// server's own directory is there, which nobody can collide with.
+    pub tcp: bool,
+    pub max_connections: u32,
+    /// Write through to the disk, as a real server does. Without it everything is faster, and only
+    /// a crash of the machine could harm the data.
+    pub fsync: bool,
+    /// More settings, as in postgresql.conf.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            tcp: false,
+            max_connections: 400,
+            fsync: false,
+            settings: Vec::new(),
+        }
+    }
+}
+
+/// A running server. Dropped, it is stopped and its directory removed.
+#[derive(Debug)]
+pub struct Server {
+    bin: PathBuf,
+    options: Options,
+    account: Option<Account>,
+    dir: PathBuf,
+    port: u16,
+    password: String,
+    /// `initdb` at first, then the postmaster.
+    process: Option<Child>,
+    paused: Vec<u32>,
+    watcher: Child,
+    pipe: Option<ChildStdin>,
+}
+
+impl Server {
+    /// Starts a server and waits until it takes connections. Blocks.
+    ///
+    /// # Errors
+    /// A sentence that says what is missing, or what the server wrote last.
+    pub fn start(options: Options) -> Result<Server, String> {
+        let bin = binaries::find()?;
+        let account = Account::for_servers()?;
+        let (watcher, pipe, dir) = watch(account)?;
+        let mut server = Server {
+            bin,
+            options,
+            account,
+            dir,
+            port: 5432,
+            password: random_hex()?,
+            process: None,
+            paused: Vec::new(),
+            watcher,
+            pipe: Some(pipe),
+        };
+        server.init()?;
+        let mut tries = if server.options.tcp { 5 } else { 1 };
+        loop {
+            if server.options.tcp {
+                server.port = free_port()?;
+            }
+            tries -= 1;
+            match server.launch() {
+                // Somebody else may have taken the port.
+                Err(_) if tries > 0 => {}
+                result => return result.map(|()| server),
+            }
+        }
+    }
+
+    /// Stops the server and removes everything. What dropping it does too.
+    pub fn stop(self) {}
+
+    /// The URL of a database, through the socket.
+    pub fn url(&self, database: &str) -> String {
+        self.url_at(&self.dir.to_string_lossy(), database)
+    }
+
+    /// The URL of a database, through TCP. Of use only with [`Options::tcp`].
+    pub fn tcp_url(&self, database: &str) -> String {
+        self.url_at("127.0.0.1", database)
+    }
+
+    fn url_at(&self, host: &str, database: &str) -> String {
+        let (host, database) = (percent_encode(host), percent_encode(database));
+        let Server { password, port, .. } = self;
+        format!("postgresql://{USER}:{password}@{host}:{port}/{database}")
+    }
+
+    /// The directory of the socket, and of everything else.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    pub fn bin_dir(&self) -> &Path {
+        &self.bin
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// The postmaster, unless it was killed.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// The watcher, which outlives this process by a moment.
+    pub fn watcher_pid(&self) -> u32 {
+        self.watcher.id()
+    }
+
+    /// Ends the server as a crash does, and waits until none of its processes is left.
+    pub fn kill(&mut self) -> Result<(), String> {
+        // Stopped first: then the list of its children is complete.
+        self.pause()?;
+        let children = std::mem::take(&mut self.paused);
+        let Some(mut postmaster) = self.process.take() else {
+            return Ok(());
+        };
+        signal("KILL", &[postmaster.id()])?;
+        postmaster.wait().map_err(|e| format!("postgres: {e}"))?;
+        self.forget(postmaster.id());
+        // They would notice by themselves, but only once they have nothing else to do.
+        let _ = signal("KILL", &children);
+        let gone = || all_processes().map(|all| !all.iter().any(|p| children.contains(&p.pid)));
+        wait_until("the server's processes did not end", TO_STOP, gone)
+    }
+
+    /// Starts a server again that was killed: the same data, socket and port.
+    pub fn start_again(&mut self) -> Result<(), String> {
+        match self.process {
+            Some(_) => Err("the server is running".into()),
+            None => self.launch(),
+        }
+    }
+
+    /// Freezes the server with all its processes: connections stay open, nothing answers.
+    pub fn pause(&mut self) -> Result<(), String> {
+        let Some(postmaster) = self.pid() else {
+            return Err("the server is not running".into());
+        };
+        self.freeze(postmaster)?;
+        // Now that it can start no others.
+        let children: Vec<u32> = all_processes()?
+            .into_iter()
+            .filter(|p| p.parent == postmaster)
+            .map(|p| p.pid)
+            .collect();
+        self.paused.extend(&children);
+        signal("STOP", &children)
+    }
+
+    fn freeze(&mut self, pid: u32) -> Result<(), String> {
+        self.paused = vec![pid];
+        signal("STOP", &[pid])?;
+        let stopped = || {
+            let all = all_processes()?;
+            Ok(!all.iter().any(|p| p.pid == pid && p.state != 'T'))
+        };
+        wait_until("the server could not be paused", TO_STOP, stopped)
+    }
+
+    /// Lets a paused server go on.
+    pub fn resume(&mut self) -> Result<(), String> {
+        signal("CONT", &std::mem::take(&mut self.paused))
+    }
+
+    /// Makes the data directory.
+    fn init(&mut self) -> Result<(), String> {
+        let password_file = self.dir.join("password");
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&password_file)
+            .and_then(|mut file| file.write_all(self.password.as_bytes()));
+        written.map_err(|e| format!("{}: {e}", password_file.display()))?;
+        if let Some(Account { uid, gid }) = self.account {
+            chown(&password_file, Some(uid), Some(gid)).map_err(|e| format!("chown: {e}"))?;
+        }
+        self.spawn("initdb", |command| {
+            command.args(["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]);
+            command.args(["--no-sync", "--username", USER]);
+            command.arg("--pwfile").arg(&password_file);
+            command.arg("--pgdata").arg(self.dir.join("data"));
+        })
+        .map(|child| self.process = Some(child))?;
+        let mut status = None;
+        wait_until("initdb did not end in time", TO_START, || {
+            status = self.exit_status()?;
+            Ok(status.is_some())
+        })?;
+        match status {
+            Some(status) if status.success() => Ok(()),
+            _ => Err(self.failed("initdb")),
+        }
+    }
+
+    /// Starts the server in its data directory.
+    fn launch(&mut self) -> Result<(), String> {
+        let fsync = if self.options.fsync { "on" } else { "off" };
+        let listen = if self.options.tcp { "127.0.0.1" } else { "" };
+        let child = self.spawn("postgres", |command| {
+            command.arg("-D").arg(self.data_dir());
+            command.arg("-k").arg(&self.dir);
+            let mut set = |name: &str, value: &str| {
+                command.arg("-c").arg(format!("{name}={value}"));
+            };
+            set("port", &self.port.to_string());
+            set("listen_addresses", listen);
+            set("max_connections", &self.options.max_connections.to_string());
+            set("fsync", fsync);
+            set("full_page_writes", fsync);
+            set("shared_buffers", "64MB");
+            set("timezone", "UTC");
+            set("log_timezone", "UTC");
+            // In the data directory, so that a crash leaves nothing in /dev/shm.
+            set("dynamic_shared_memory_type", "mmap");
+            for (name, value) in &self.options.settings {
+                set(name, value);
+            }
+        })?;
+        let pid = child.id().to_string();
+        self.process = Some(child);
+        let pid_file = self.data_dir().join("postmaster.pid");
+        let mut ended = false;
+        wait_until("postgres was not ready in time", TO_START, || {
+            ended = self.exit_status()?.is_some();
+            let text = fs::read_to_string(&pid_file).unwrap_or_default();
+            let mut lines = text.lines();
+            // A server that was killed has left such a file too.
+            let ours = lines.next() == Some(&pid);
+            Ok(ended || ours && lines.nth(6).is_some_and(|l| l.trim_end() == "ready"))
+        })?;
+        if ended {
+            return Err(self.failed("postgres"));
+        }
+        Ok(())
+    }
+
+    /// Starts a program of Postgres, in a process group of its own whose number the watcher knows
+    /// before the program runs. Once the watcher has begun to clean up, nothing starts any more.
+    fn spawn(&self, program: &str, set: impl FnOnce(&mut Command)) -> Result<Child, String> {
+        let path = self.bin.join(program);
+        let mut command = command("sh", self.account);
+        command.args(["-c", r#": >"$0/running/${1##*/}.$$" && exec "$@""#]);
+        command.arg(&self.dir).arg(&path);
+        set(&mut command);
+        let log = |path| OpenOptions::new().create(true).append(true).open(path);
+        log(self.log_path())
+            .and_then(|log| {
+                command.stdin(Stdio::null());
+                command.stdout(log.try_clone()?).stderr(log);
+                command.process_group(0).spawn()
+            })
+            .map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    /// How the process ended, if it has.
+    fn exit_status(&mut self) -> Result<Option<ExitStatus>, String> {
+        let Some(child) = &mut self.process else {
+            return Err("the server is not running".into());
+        };
+        let pid = child.id();
+        let status = child.try_wait().map_err(|e| format!("wait: {e}"))?;
+        if status.is_some() {
+            self.forget(pid);
+        }
+        Ok(status)
+    }
+
+    /// Keeps the watcher from ever signalling somebody who got the number next.
+    fn forget(&self, pid: u32) {
+        for program in ["initdb", "postgres"] {
+            let _ = fs::remove_file(self.dir.join(format!("running/{program}.{pid}")));
+        }
+    }
+
+    /// Says what a program that ended wrote last.
+    fn failed(&mut self, program: &str) -> String {
+        self.process = None;
+        let log = fs::read(self.log_path()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(15)..];
+        format!("{program} failed:\n{}", last.join("\n"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.resume();
+        self.pipe = None;
+        let _ = wait_until("", TO_STOP, || {
+            // Reaped here, or it would stay in the watcher's eyes.
+            if let Some(child) = &mut self.process {
+                let _ = child.try_wait();
+            }
+            Ok(!matches!(self.watcher.try_wait(), Ok(None)))
+        });
+    }
+}
+
+/// Starts the watcher, in a process group of its own so that Ctrl-C does not reach it.
+fn watch(account: Option<Account>) -> Result<(Child, ChildStdin, PathBuf), String> {
+    // The second choice is for a first one that the account cannot use, or whose path is longer
+    // than a socket's may be.
+    for parent in [env::temp_dir(), PathBuf::from("/tmp")] {
+        let dir = parent.join(format!("motorpool-{}", &random_hex()?[..12]));
+        if dir.as_os_str().len() > 80 {
+            continue;
+        }
+        let mut child = command("sh", account)
+            .args(["-c", include_str!("watcher.sh"), "motorpool-watcher"])
+            .arg(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|e| format!("sh: {e}"))?;
+        let mut answer = [0];
+        let made = child.stdout.take().map(|mut out| out.read(&mut answer));
+        match (made, child.stdin.take()) {
+            (Some(Ok(1)), Some(pipe)) => return Ok((child, pipe, dir)),
+            _ => child.wait().map_err(|e| format!("sh: {e}"))?,
+        };
+    }
+    Err("no directory for a Postgres server could be made in the temporary folder".into())
+}
