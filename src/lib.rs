@@ -1,4 +1,28 @@
 //! Users and the cars they own, in Postgres: typed repositories for Rust services.
+//!
+//! - [`PgStore`] is the store in Postgres, over a pool of connections. [`migrate()`] brings its
+//!   schema up to date.
+//! - [`Store::users`] and [`Store::cars`] give the repositories. The traits [`UserRepo`] and
+//!   [`CarRepo`], and the module [`repo`], say what every call promises.
+//! - [`StoreExt::transaction`] runs a closure in a transaction over both.
+//! - [`Error`] says what went wrong, and whether to try again.
+//! - `MemoryStore` (feature `memory`) is the same without a database, for a host's own tests; the
+//!   module `contract` (feature `contract`) holds the promises as tests for any other store.
+//!
+//! ```no_run
+//! use motorpool::{NewCar, NewUser, PgStore, Store};
+//!
+//! # async fn example() -> motorpool::Result<()> {
+//! let store = PgStore::connect("postgresql://app@localhost/garage").await?;
+//! store.migrate().await?;
+//! let ada = store.users().register(&NewUser::new("Ada")?).await?.into_user();
+//! store.cars().buy(&NewCar::new("Golf", ada.id)?).await?;
+//! for car in store.cars().owned_by(ada.id).await? {
+//!     println!("{ada} owns a {car}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 #[cfg(feature = "contract")]
 pub mod contract;
@@ -24,3 +48,8 @@ pub use page::{Page, PageRequest};
 pub use postgres::{PgStore, PgStoreBuilder};
 pub use repo::{CarRepo, UserRepo};
 pub use store::{IsolationLevel, Store, StoreExt, Transaction, Tx, TxOptions};
+
+// The code in the README is compiled and run.
+#[cfg(all(doctest, feature = "contract"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,5 +1,5 @@
-//! The contract in words: what every store promises, whatever it is made of. The module
-//! [`contract`](crate::contract) (feature `contract`) holds the same promises as tests.
+//! The contract in words: what every store promises, whatever it is made of. The module `contract`
+//! (feature `contract`) holds the same promises as tests.
 //!
 //! What holds for every method:
 //!
