@@ -2,7 +2,9 @@
 
 use futures_util::future::join_all;
 
-use super::given::{CALLERS, car, everything, key, new_car, unknown_user, user};
+use super::given::{
+    CALLERS, ROUNDS, car, everything, key, new_car, ready_for_a_race, unknown_user, user,
+};
 use crate::error::Error;
 use crate::store::Store;
 
@@ -88,35 +90,41 @@ pub async fn buy_with_another_key_is_another_car(store: &dyn Store) {
 
 pub async fn buy_key_race_has_one_car(store: &dyn Store) {
     let anna = user(store.users(), "Anna").await;
-    let new = new_car("Golf", anna.id).key(key(1));
-    let calls = (0..CALLERS).map(|_| store.cars().buy(&new));
-    let answers: Result<Vec<_>, _> = join_all(calls).await.into_iter().collect();
-    let answers = answers.unwrap();
-    let stored = store.cars().owned_by(anna.id).await.unwrap();
-    assert_eq!(stored.len(), 1);
-    assert_eq!(answers, vec![stored[0].clone(); CALLERS]);
+    ready_for_a_race(store).await;
+    for round in 1..=ROUNDS {
+        let new = new_car("Golf", anna.id).key(key(round as u128));
+        let calls = (0..CALLERS).map(|_| store.cars().buy(&new));
+        let answers: Result<Vec<_>, _> = join_all(calls).await.into_iter().collect();
+        let answers = answers.unwrap();
+        let stored = store.cars().owned_by(anna.id).await.unwrap();
+        assert_eq!(stored.len(), round);
+        assert_eq!(answers, vec![stored[round - 1].clone(); CALLERS]);
+    }
 }
 
 /// Two purchases fight for one key: one is stored, and each call of the other is told.
 pub async fn buy_key_race_of_two_models_has_one_model(store: &dyn Store) {
     let anna = user(store.users(), "Anna").await;
-    let golf = new_car("Golf", anna.id).key(key(1));
-    let polo = new_car("Polo", anna.id).key(key(1));
-    let calls = (0..CALLERS).map(|n| store.cars().buy([&golf, &polo][n % 2]));
-    let answers = join_all(calls).await;
-    let stored = store.cars().owned_by(anna.id).await.unwrap();
-    assert_eq!(stored.len(), 1);
-    let mut bought = 0;
-    for answer in answers {
-        match answer {
-            Ok(car) => {
-                assert_eq!(car, stored[0]);
-                bought += 1;
+    ready_for_a_race(store).await;
+    for round in 1..=ROUNDS {
+        let golf = new_car("Golf", anna.id).key(key(round as u128));
+        let polo = new_car("Polo", anna.id).key(key(round as u128));
+        let calls = (0..CALLERS).map(|n| store.cars().buy([&golf, &polo][n % 2]));
+        let answers = join_all(calls).await;
+        let stored = store.cars().owned_by(anna.id).await.unwrap();
+        assert_eq!(stored.len(), round);
+        let mut bought = 0;
+        for answer in answers {
+            match answer {
+                Ok(car) => {
+                    assert_eq!(car, stored[round - 1]);
+                    bought += 1;
+                }
+                refused => assert_refused!(refused, Error::PurchaseKeyReused { index: None }),
             }
-            refused => assert_refused!(refused, Error::PurchaseKeyReused { index: None }),
         }
+        assert_eq!(bought, CALLERS / 2);
     }
-    assert_eq!(bought, CALLERS / 2);
 }
 
 pub async fn buy_race_without_keys_stores_every_car(store: &dyn Store) {

@@ -1,8 +1,10 @@
 //! Changing and deleting what is stored.
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{join_all, join3};
 
-use super::given::{CALLERS, car, everything, new_car, unknown_car, unknown_user, user};
+use super::given::{
+    CALLERS, ROUNDS, car, everything, new_car, ready_for_a_race, unknown_car, unknown_user, user,
+};
 use crate::error::Error;
 use crate::model::{Car, Role, User};
 use crate::store::Store;
@@ -55,21 +57,25 @@ pub async fn rename_an_unknown_user_is_not_found_even_to_a_taken_name(store: &dy
 }
 
 pub async fn rename_race_for_one_name_has_one_winner(store: &dyn Store) {
+    ready_for_a_race(store).await;
     let mut ids = Vec::new();
     for number in 0..8 {
         ids.push(user(store.users(), &format!("u{number}")).await.id);
     }
-    let calls = ids.iter().map(|id| store.users().rename(*id, "Anna"));
-    let mut winners = Vec::new();
-    for answer in join_all(calls).await {
-        match answer {
-            Ok(user) => winners.push(user),
-            refused => assert_refused!(refused, Error::UsernameTaken),
+    for round in 0..ROUNDS {
+        let name = format!("Anna {round}");
+        let calls = ids.iter().map(|id| store.users().rename(*id, &name));
+        let mut winners = Vec::new();
+        for answer in join_all(calls).await {
+            match answer {
+                Ok(user) => winners.push(user),
+                refused => assert_refused!(refused, Error::UsernameTaken),
+            }
         }
+        assert_eq!(winners.len(), 1);
+        let found = store.users().get_by_username(&name).await.unwrap();
+        assert_eq!(found.as_ref(), winners.first());
     }
-    assert_eq!(winners.len(), 1);
-    let found = store.users().get_by_username("Anna").await.unwrap();
-    assert_eq!(found.as_ref(), winners.first());
     assert_eq!(store.users().count().await.unwrap(), 8);
 }
 
@@ -233,25 +239,32 @@ pub async fn delete_user_whose_cars_are_gone_is_true(store: &dyn Store) {
 
 /// Whichever comes first, no car is left without its owner.
 pub async fn delete_user_race_with_buy_leaves_no_orphan(store: &dyn Store) {
-    let anna = user(store.users(), "Anna").await;
-    let new = new_car("Golf", anna.id);
-    let buys = join_all((0..8).map(|_| store.cars().buy(&new)));
-    let (bought, deleted) = join(buys, store.users().delete(anna.id)).await;
-    let mut cars = 0;
-    for answer in bought {
-        match answer {
-            Ok(_) => cars += 1,
-            refused => assert_refused!(refused, Error::UnknownOwner { .. }),
+    ready_for_a_race(store).await;
+    let mut cars_before = 0;
+    for round in 0..4 * ROUNDS {
+        let anna = user(store.users(), &format!("Anna {round}")).await;
+        let new = new_car("Golf", anna.id);
+        // The deletion starts among the purchases, at another place in each round.
+        let early = join_all((0..round % 8).map(|_| store.cars().buy(&new)));
+        let late = join_all((round % 8..8).map(|_| store.cars().buy(&new)));
+        let (early, deleted, late) = join3(early, store.users().delete(anna.id), late).await;
+        let mut cars = 0;
+        for answer in early.into_iter().chain(late) {
+            match answer {
+                Ok(_) => cars += 1,
+                refused => assert_refused!(refused, Error::UnknownOwner { .. }),
+            }
         }
-    }
-    assert_eq!(store.cars().count().await.unwrap(), cars);
-    let left = store.users().get(anna.id).await.unwrap();
-    match deleted {
-        Ok(true) => assert_eq!((left, cars), (None, 0)),
-        refused => {
-            assert_refused!(refused, Error::UserOwnsCars { .. });
-            assert_eq!((left, cars), (Some(anna), 8));
+        let left = store.users().get(anna.id).await.unwrap();
+        match deleted {
+            Ok(true) => assert_eq!((left, cars), (None, 0)),
+            refused => {
+                assert_refused!(refused, Error::UserOwnsCars { .. });
+                assert_eq!((left, cars), (Some(anna), 8));
+            }
         }
+        cars_before += cars;
+        assert_eq!(store.cars().count().await.unwrap(), cars_before);
     }
 }
 

@@ -10,6 +10,10 @@ use crate::store::Store;
 /// How many callers are let loose at once.
 pub(super) const CALLERS: usize = 64;
 
+/// How often a race is run: in any one of them the first caller may be done before the others are
+/// looked at.
+pub(super) const ROUNDS: usize = 10;
+
 /// More than a 16-bit count of parameters can say.
 pub(super) const MANY: usize = 70_000;
 
@@ -26,6 +30,14 @@ pub(super) fn new_car(model: impl Into<String>, owner: UserId) -> NewCar {
 
 pub(super) fn key(number: u128) -> PurchaseKey {
     PurchaseKey::new(Uuid::from_u128(number))
+}
+
+/// Has the store open its connections, so that the callers of a race do not arrive one by one.
+pub(super) async fn ready_for_a_race(store: &dyn Store) {
+    let calls = (0..CALLERS).map(|_| store.users().count());
+    for count in futures_util::future::join_all(calls).await {
+        count.expect("counts");
+    }
 }
 
 /// A user registered for the purpose.

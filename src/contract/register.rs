@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chrono::NaiveDate;
 use futures_util::future::join_all;
 
-use super::given::{CALLERS, everything, new_user, user};
+use super::given::{CALLERS, ROUNDS, everything, new_user, ready_for_a_race, user};
 use crate::model::{Registration, Role};
 use crate::store::Store;
 
@@ -74,15 +74,18 @@ pub async fn register_again_burns_no_id(store: &dyn Store) {
 }
 
 pub async fn register_race_has_one_winner(store: &dyn Store) {
-    let new = new_user("Anna");
-    let calls = (0..CALLERS).map(|_| store.users().register(&new));
-    let answers: Result<Vec<_>, _> = join_all(calls).await.into_iter().collect();
-    let answers = answers.unwrap();
-    let winners = answers.iter().filter(|answer| answer.is_created()).count();
-    assert_eq!((winners, answers.len()), (1, CALLERS));
-    let ids: BTreeSet<_> = answers.iter().map(|answer| answer.user().id).collect();
-    assert_eq!(ids.len(), 1);
-    assert_eq!(store.users().count().await.unwrap(), 1);
+    ready_for_a_race(store).await;
+    for round in 1..=ROUNDS {
+        let new = new_user(format!("Anna {round}"));
+        let calls = (0..CALLERS).map(|_| store.users().register(&new));
+        let answers: Result<Vec<_>, _> = join_all(calls).await.into_iter().collect();
+        let answers = answers.unwrap();
+        let winners = answers.iter().filter(|answer| answer.is_created()).count();
+        assert_eq!((winners, answers.len()), (1, CALLERS));
+        let ids: BTreeSet<_> = answers.iter().map(|answer| answer.user().id).collect();
+        assert_eq!(ids.len(), 1);
+        assert_eq!(store.users().count().await.unwrap(), round as u64);
+    }
 }
 
 /// Many races at once, as on a busy store.
