@@ -17,11 +17,12 @@ pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// The text is one line that says what happened. Neither it nor the `Debug` form nor any
 /// [`source`](std::error::Error::source) holds a password, a URL or a stored value; ids are given.
 ///
-/// An error outside a transaction means that the call changed nothing, with two exceptions in
-/// which nobody can know: [`Error::Timeout`], and [`Error::Unavailable`] because a connection was
-/// [lost](UnavailableReason::ConnectionLost), when the call was a write.
+/// An error outside a transaction means that the call changed nothing, with three exceptions when
+/// the call was a write. Nobody can know after [`Error::Timeout`], nor after
+/// [`Error::Unavailable`] because a connection was [lost](UnavailableReason::ConnectionLost):
 /// [`register`](crate::UserRepo::register) and [`buy`](crate::CarRepo::buy) with a key can simply
-/// be called again.
+/// be called again. And after [`Error::Decode`] the write was made; it is its answer, a row that
+/// something else stored before, that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -320,7 +321,9 @@ impl fmt::Display for UnavailableReason {
 
 /// Identifies a commit whose outcome is not known.
 ///
-/// The text form can be kept and read back, also by another process.
+/// The text form ([`Display`](fmt::Display), [`FromStr`](std::str::FromStr)) can be kept and read
+/// back, also by another process. It means something only to the server that gave it, and to its
+/// standbys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CommitToken(u64);
 
@@ -341,6 +344,29 @@ impl fmt::Display for CommitToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+impl std::str::FromStr for CommitToken {
+    type Err = InvalidInput;
+
+    fn from_str(text: &str) -> Result<Self, InvalidInput> {
+        text.parse().map(Self).map_err(|_| InvalidInput::Id)
+    }
+}
+
+/// How a commit ended whose answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CommitOutcome {
+    /// Everything in the transaction is stored.
+    Committed,
+    /// Nothing in the transaction is stored.
+    RolledBack,
+    /// The server is still at it; ask again.
+    InProgress,
+    /// The server does not know: it is another one, or the transaction is so old that the server
+    /// has forgotten how it ended.
+    Unknown,
 }
 
 /// The end of a sentence about one row.

@@ -36,7 +36,7 @@ mod postgres;
 pub mod repo;
 pub mod store;
 
-pub use error::{CommitToken, Error, Failure, Result, Source, UnavailableReason};
+pub use error::{CommitOutcome, CommitToken, Error, Failure, Result, Source, UnavailableReason};
 #[cfg(feature = "memory")]
 pub use memory::MemoryStore;
 pub use migrate::{Applied, MigrationReport, migrate};
@@ -45,9 +45,9 @@ pub use model::{
     Role, User, UserId,
 };
 pub use page::{Page, PageRequest};
-pub use postgres::{PgStore, PgStoreBuilder};
+pub use postgres::{Closing, Discarded, PgStore, PgStoreBuilder, PoolStatus};
 pub use repo::{CarRepo, UserRepo};
-pub use store::{IsolationLevel, Store, StoreExt, Transaction, Tx, TxOptions};
+pub use store::{IsolationLevel, Running, Store, StoreExt, Transaction, Tx, TxOptions};
 
 // The code in the README is compiled and run.
 #[cfg(all(doctest, feature = "contract"))]

@@ -21,6 +21,9 @@ mod embedded {
 /// The table of what has been applied. Not refinery's default, which may be the host's own.
 const HISTORY: &str = "motorpool_schema_history";
 
+/// The version that the database is at.
+const LATEST: &str = "SELECT max(version) FROM motorpool_schema_history";
+
 /// The advisory lock of all migrators of one database: "motorpoo" in ASCII.
 const LOCK: i64 = 0x6d6f_746f_7270_6f6f;
 
@@ -174,7 +177,13 @@ async fn apply(client: &mut ClientWrapper) -> Result<MigrationReport> {
         }
         Err(error) => match error.kind() {
             Kind::MissingVersion(found) if version(found.version()) > latest => {
-                let ahead = version(found.version());
+                // refinery names the first that it does not know.
+                let row = client
+                    .query_one(LATEST, &[])
+                    .await
+                    .map_err(failed("reading the history"))?;
+                let ahead = row.try_get(0).map_err(failed("reading the history"))?;
+                let ahead = version(ahead);
                 tracing::info!(version = ahead, "the schema is ahead of this program");
                 Ok(MigrationReport {
                     applied: Vec::new(),

@@ -1,6 +1,7 @@
 //! Transactions: a copy of the rows that becomes the committed one, or is dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -23,23 +24,35 @@ struct InTx {
     options: TxOptions,
     /// Held for the whole of a statement: the statements of all clones of the handle run one
     /// after the other.
-    phase: Mutex<Phase>,
+    state: Mutex<TxState>,
+    /// See [`Transaction::gave_way`].
+    gave_way: AtomicBool,
+}
+
+struct TxState {
+    phase: Phase,
+    /// What the transaction sees while it has not written, unless each statement sees what is
+    /// committed. There from the first statement on.
+    snapshot: Option<Arc<State>>,
+    /// For each open savepoint, the outermost first, the rows at its begin if the transaction had
+    /// written by then.
+    saved: Vec<Option<Arc<State>>>,
 }
 
 enum Phase {
-    /// Nothing written yet. The snapshot is there after the first statement, unless each
-    /// statement sees what is committed.
-    Reading { snapshot: Option<Arc<State>> },
-    /// The rows with the transaction's changes. No one else can commit meanwhile.
-    Writing {
-        rows: Arc<State>,
-        _writer: OwnedMutexGuard<()>,
-    },
-    /// This statement failed, and so does everything after it.
-    Failed(Failure),
+    /// Nothing written yet.
+    Reading,
+    /// The rows with the transaction's changes.
+    Writing { rows: Arc<State>, writer: Writer },
+    /// This statement failed, and so does everything after it. A transaction that had written
+    /// stays the writer.
+    Failed(Failure, Option<Writer>),
     /// Committed or rolled back.
     Ended,
 }
+
+/// As long as it is held no one else can commit.
+type Writer = OwnedMutexGuard<()>;
 
 impl MemoryTx {
     pub(super) fn new(shared: Arc<Shared>, options: TxOptions) -> Self {
@@ -47,7 +60,12 @@ impl MemoryTx {
             repos: Repos(InTx {
                 shared,
                 options,
-                phase: Mutex::new(Phase::Reading { snapshot: None }),
+                state: Mutex::new(TxState {
+                    phase: Phase::Reading,
+                    snapshot: None,
+                    saved: Vec::new(),
+                }),
+                gave_way: AtomicBool::new(false),
             }),
         }
     }
@@ -63,15 +81,64 @@ impl InTx {
             }
         }
     }
+
+    /// Makes the transaction the writer, with the rows that it may change from now on.
+    async fn start_writing(&self, state: &mut TxState) -> Result<()> {
+        if self.options.is_read_only() {
+            let failure = Failure::new("cannot execute a write in a read-only transaction")
+                .with_sqlstate("25006");
+            state.phase = Phase::Failed(failure.clone(), None);
+            return Err(Error::Database(failure));
+        }
+        // A statement's view is that of its begin, before it waits.
+        let seen = self.view(&mut state.snapshot).version();
+        let writer = self.shared.become_writer().await?;
+        let rows = self.shared.snapshot();
+        if state.snapshot.is_some() && seen != rows.version() {
+            let message = "could not serialize access due to concurrent update";
+            let failure = Failure::new(message).with_sqlstate("40001");
+            state.phase = Phase::Failed(failure.clone(), None);
+            self.gave_way.store(true, Relaxed);
+            return Err(Error::Conflict(failure));
+        }
+        state.phase = Phase::Writing { rows, writer };
+        Ok(())
+    }
+}
+
+impl TxState {
+    /// Why no statement can be run, if none can.
+    fn refusal(&self) -> Result<()> {
+        match &self.phase {
+            Phase::Reading | Phase::Writing { .. } => Ok(()),
+            Phase::Failed(first, _) => Err(Error::RolledBack(first.clone())),
+            Phase::Ended => Err(Error::TransactionClosed),
+        }
+    }
+
+    /// Savepoints inside the one of this level were dropped unfinished.
+    fn fail_unfinished(&mut self, level: usize) -> Result<()> {
+        if self.saved.len() > level {
+            let failure = Failure::new("a savepoint in it was dropped unfinished");
+            let writer = match std::mem::replace(&mut self.phase, Phase::Ended) {
+                Phase::Writing { writer, .. } => Some(writer),
+                Phase::Failed(_, writer) => writer,
+                Phase::Reading | Phase::Ended => None,
+            };
+            self.phase = Phase::Failed(failure, writer);
+        }
+        self.refusal()
+    }
 }
 
 impl Run for InTx {
     async fn read<T: Send>(&self, statement: impl FnOnce(&State) -> T + Send) -> Result<T> {
-        match &mut *self.phase.lock().await {
-            Phase::Reading { snapshot } => Ok(statement(&self.view(snapshot))),
+        let state = &mut *self.state.lock().await;
+        state.refusal()?;
+        self.gave_way.store(false, Relaxed);
+        match &state.phase {
             Phase::Writing { rows, .. } => Ok(statement(rows)),
-            Phase::Failed(first) => Err(Error::RolledBack(first.clone())),
-            Phase::Ended => Err(Error::TransactionClosed),
+            _ => Ok(statement(&self.view(&mut state.snapshot))),
         }
     }
 
@@ -79,35 +146,15 @@ impl Run for InTx {
         &self,
         statement: impl FnOnce(&mut State, &Ids) -> Result<T> + Send,
     ) -> Result<T> {
-        let mut phase = self.phase.lock().await;
-        match &mut *phase {
-            Phase::Reading { .. } if self.options.is_read_only() => {
-                let failure = Failure::new("cannot execute a write in a read-only transaction")
-                    .with_sqlstate("25006");
-                *phase = Phase::Failed(failure.clone());
-                Err(Error::Database(failure))
-            }
-            Phase::Reading { snapshot } => {
-                // A statement's view is that of its begin, before it waits.
-                let seen = self.view(snapshot).version();
-                let writer = self.shared.become_writer().await?;
-                let mut rows = self.shared.snapshot();
-                if snapshot.is_some() && seen != rows.version() {
-                    let message = "could not serialize access due to concurrent update";
-                    let failure = Failure::new(message).with_sqlstate("40001");
-                    *phase = Phase::Failed(failure.clone());
-                    return Err(Error::Conflict(failure));
-                }
-                let answer = statement(Arc::make_mut(&mut rows), &self.shared.ids);
-                *phase = Phase::Writing {
-                    rows,
-                    _writer: writer,
-                };
-                answer
-            }
+        let state = &mut *self.state.lock().await;
+        state.refusal()?;
+        if !matches!(state.phase, Phase::Writing { .. }) {
+            self.start_writing(state).await?;
+        }
+        self.gave_way.store(false, Relaxed);
+        match &mut state.phase {
             Phase::Writing { rows, .. } => statement(Arc::make_mut(rows), &self.shared.ids),
-            Phase::Failed(first) => Err(Error::RolledBack(first.clone())),
-            Phase::Ended => Err(Error::TransactionClosed),
+            _ => Err(Error::TransactionClosed),
         }
     }
 }
@@ -123,23 +170,64 @@ impl Transaction for MemoryTx {
     }
 
     async fn commit(&self) -> Result<()> {
-        let InTx { shared, phase, .. } = &self.repos.0;
-        match std::mem::replace(&mut *phase.lock().await, Phase::Ended) {
-            Phase::Reading { .. } => Ok(()),
-            Phase::Writing { rows, _writer } => {
-                *shared.committed() = rows;
-                Ok(())
-            }
-            Phase::Failed(failure) => Err(Error::RolledBack(failure)),
-            Phase::Ended => Err(Error::TransactionClosed),
+        let InTx { shared, state, .. } = &self.repos.0;
+        let state = &mut *state.lock().await;
+        let sound = state.fail_unfinished(0);
+        let phase = std::mem::replace(&mut state.phase, Phase::Ended);
+        sound?;
+        if let Phase::Writing { rows, writer } = phase {
+            *shared.committed() = rows;
+            drop(writer);
         }
+        Ok(())
     }
 
     async fn rollback(&self) -> Result<()> {
-        match std::mem::replace(&mut *self.repos.0.phase.lock().await, Phase::Ended) {
+        let state = &mut *self.repos.0.state.lock().await;
+        match std::mem::replace(&mut state.phase, Phase::Ended) {
             Phase::Ended => Err(Error::TransactionClosed),
             _ => Ok(()),
         }
+    }
+
+    async fn savepoint(&self) -> Result<u32> {
+        let state = &mut *self.repos.0.state.lock().await;
+        state.refusal()?;
+        state.saved.push(match &state.phase {
+            Phase::Writing { rows, .. } => Some(Arc::clone(rows)),
+            _ => None,
+        });
+        Ok(u32::try_from(state.saved.len()).unwrap_or(u32::MAX))
+    }
+
+    async fn release(&self, level: u32) -> Result<()> {
+        let state = &mut *self.repos.0.state.lock().await;
+        state.fail_unfinished(level as usize)?;
+        state.saved.pop().map(drop).ok_or(Error::TransactionClosed)
+    }
+
+    async fn rollback_to(&self, level: u32) -> Result<()> {
+        let state = &mut *self.repos.0.state.lock().await;
+        let open = state.saved.len() >= level as usize && !matches!(state.phase, Phase::Ended);
+        // Those inside it that were dropped unfinished go with it.
+        state.saved.truncate(level as usize);
+        let (true, Some(saved)) = (open, state.saved.pop()) else {
+            return Err(Error::TransactionClosed);
+        };
+        let phase = std::mem::replace(&mut state.phase, Phase::Reading);
+        let writer = match phase {
+            Phase::Writing { writer, .. } => Some(writer),
+            Phase::Failed(_, writer) => writer,
+            Phase::Reading | Phase::Ended => None,
+        };
+        if let (Some(rows), Some(writer)) = (saved, writer) {
+            state.phase = Phase::Writing { rows, writer };
+        }
+        Ok(())
+    }
+
+    fn gave_way(&self) -> bool {
+        self.repos.0.gave_way.load(Relaxed)
     }
 }
 

@@ -1,23 +1,45 @@
-//! From a URL to a pool.
+//! From a URL to a pool, and the making and ending of its connections.
 
+use std::collections::HashSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::{Config, NoTls};
+use deadpool_postgres::{
+    ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime,
+};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio_postgres::{Client, Config, NoTls};
 
-use super::executor::{Limits, PoolLimits};
+use super::health::{Health, Verdict};
 use crate::error::{Error, Result};
 
 /// How long a call may take altogether where nothing else is said.
-pub(super) const DEFAULT_CALL: Duration = Duration::from_secs(40);
+pub(super) const DEFAULT_CALL: Duration = Duration::from_secs(10);
 
 /// What a host can set about its connections.
 #[derive(Clone)]
 pub(super) struct Settings {
     config: Config,
     pub(super) max_connections: usize,
-    pub(super) limits: PoolLimits,
+    pub(super) min_idle: usize,
+    pub(super) acquire: Duration,
+    pub(super) connect: Duration,
+    /// `None`: a little less than a call.
+    pub(super) statement: Option<Duration>,
     pub(super) call: Duration,
+    pub(super) max_lifetime: Duration,
+    pub(super) idle: Duration,
+}
+
+/// Limits of a pool that is the store's own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolLimits {
+    pub(super) acquire: Duration,
+    pub(super) connect: Duration,
+    pub(super) statement: Duration,
 }
 
 impl Settings {
@@ -42,28 +64,39 @@ impl Settings {
         Ok(Settings {
             config,
             max_connections: 16,
-            limits: PoolLimits {
-                acquire: Duration::from_secs(5),
-                connect: Duration::from_secs(5),
-                statement: Duration::from_secs(30),
-            },
+            min_idle: 1,
+            acquire: Duration::from_secs(5),
+            connect: Duration::from_secs(5),
+            statement: None,
             call: DEFAULT_CALL,
+            max_lifetime: Duration::from_secs(30 * 60),
+            idle: Duration::from_secs(10 * 60),
         })
     }
 
-    /// The pool, which connects when it is first asked to.
-    pub(super) fn pool(&self) -> Result<(Pool, Limits)> {
+    pub(super) fn limits(&self) -> PoolLimits {
+        PoolLimits {
+            acquire: self.acquire,
+            connect: self.connect,
+            // The server gives up first, so that its answer, not the silence, ends the call.
+            statement: self.statement.unwrap_or(self.call / 20 * 19),
+        }
+    }
+
+    /// The pool, which connects when it is first asked to, and what can end its connections.
+    pub(super) fn pool(&self, health: &Arc<Health>) -> Result<(Pool, Arc<Connections>)> {
         let mut config = self.config.clone();
-        let statement = format!("-c statement_timeout={}", millis(self.limits.statement));
+        let statement = format!("-c statement_timeout={}", millis(self.limits().statement));
         // Set when the connection starts, which costs no round trip. What the URL says comes last
         // and wins.
         config.options(match self.config.get_options() {
             Some(options) => format!("{statement} {options}"),
             None => statement,
         });
-        let manager = Manager::from_config(
+        let connections = Arc::new(Connections::default());
+        let manager = Manager::from_connect(
             config,
-            NoTls,
+            Connector(Arc::clone(&connections)),
             ManagerConfig {
                 // The lease sees to it that nothing is left to clean up, so a check before each
                 // use would only cost a round trip.
@@ -73,15 +106,102 @@ impl Settings {
         let pool = Pool::builder(manager)
             .max_size(self.max_connections)
             .runtime(Runtime::Tokio1)
+            .pre_recycle(before_reuse(health, &connections))
             .build()
             .map_err(|error| Error::Config {
                 reason: error.to_string(),
             })?;
-        let limits = Limits {
-            call: self.call,
-            own_pool: Some(self.limits),
-        };
-        Ok((pool, limits))
+        Ok((pool, connections))
+    }
+}
+
+/// Looks at a connection that is about to be used again.
+fn before_reuse(health: &Arc<Health>, connections: &Arc<Connections>) -> Hook {
+    let (health, connections) = (Arc::clone(health), Arc::clone(connections));
+    Hook::sync_fn(move |client, metrics| match health.verdict(metrics) {
+        Verdict::Good => Ok(()),
+        Verdict::Check => {
+            connections.suspect(client);
+            Ok(())
+        }
+        Verdict::Discard(reason) => {
+            health.discard(reason);
+            Err(HookError::message("no longer of use"))
+        }
+    })
+}
+
+/// What tells the open connections of one process apart.
+fn identity(client: &ClientWrapper) -> usize {
+    Arc::as_ptr(&client.statement_cache).addr()
+}
+
+/// The connections that a store has made.
+#[derive(Default)]
+pub(super) struct Connections {
+    tasks: Mutex<Vec<AbortHandle>>,
+    /// Those that were taken from the pool to be checked, and how many they are: nearly always
+    /// none, and then nobody takes the lock.
+    suspects: Mutex<HashSet<usize>>,
+    suspected: AtomicUsize,
+}
+
+impl Connections {
+    fn suspects(&self) -> MutexGuard<'_, HashSet<usize>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn suspect(&self, client: &ClientWrapper) {
+        let mut suspects = self.suspects();
+        suspects.insert(identity(client));
+        self.suspected.store(suspects.len(), Relaxed);
+    }
+
+    /// Whether this connection is to be checked. It is asked once, by the task that has just
+    /// taken it from the pool.
+    pub(super) fn is_suspect(&self, client: &ClientWrapper) -> bool {
+        if self.suspected.load(Relaxed) == 0 {
+            return false;
+        }
+        let mut suspects = self.suspects();
+        let found = suspects.remove(&identity(client));
+        self.suspected.store(suspects.len(), Relaxed);
+        found
+    }
+
+    /// Closes every connection, whatever it is doing.
+    pub(super) fn end(&self) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.drain(..).for_each(|task| task.abort());
+    }
+
+    fn add(&self, task: &JoinHandle<()>) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(task.abort_handle());
+    }
+}
+
+/// Makes connections and remembers them.
+struct Connector(Arc<Connections>);
+
+type Connecting<'a> = Pin<
+    Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>,
+>;
+
+impl Connect for Connector {
+    fn connect(&self, config: &Config) -> Connecting<'_> {
+        let config = config.clone();
+        Box::pin(async move {
+            let (client, connection) = config.connect(NoTls).await?;
+            let task = tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection ended");
+                }
+            });
+            self.0.add(&task);
+            Ok((client, task))
+        })
     }
 }
 
@@ -139,5 +259,12 @@ mod tests {
         assert_eq!(millis(Duration::from_micros(1)), 1);
         assert_eq!(millis(Duration::from_secs(30)), 30_000);
         assert_eq!(millis(Duration::MAX), i32::MAX);
+    }
+
+    #[test]
+    fn the_server_gives_up_before_the_call_does() {
+        let settings = Settings::from_url("postgresql://localhost").expect("a URL");
+        assert_eq!(settings.call, Duration::from_secs(10));
+        assert_eq!(settings.limits().statement, Duration::from_millis(9500));
     }
 }

@@ -156,11 +156,6 @@ pub(super) fn no_row() -> Error {
     Error::Database(Failure::new("the statement gave no row"))
 }
 
-/// After this error the connection cannot be used any more.
-pub(super) fn ends_connection(error: &Error) -> bool {
-    matches!(error, Error::Unavailable { .. })
-}
-
 /// Gives a refused constraint the domain's name, where a statement could not find out by itself
 /// because a concurrent transaction came between.
 pub(super) fn username_taken(error: Error) -> Error {

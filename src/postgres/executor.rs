@@ -2,22 +2,30 @@
 //! call has.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Pool, Timeouts};
+use deadpool_postgres::{Object, Pool, Timeouts};
 use tokio::time::{timeout, timeout_at};
 use tokio_postgres::Row;
 
+use super::connect::{Connections, PoolLimits};
 use super::error;
+use super::health::{Health, Reason};
 use super::lease::Lease;
 use super::statement::{Params, Statement};
 use super::tx::TxInner;
 use crate::error::{Error, Result, UnavailableReason};
 
 /// What all parts of a store share.
+#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) pool: Pool,
     pub(super) limits: Limits,
+    pub(super) health: Arc<Health>,
+    /// Where the pool is the store's own.
+    pub(super) connections: Option<Arc<Connections>>,
+    pub(super) closed: Arc<AtomicBool>,
 }
 
 /// How long things may take.
@@ -30,39 +38,78 @@ pub(super) struct Limits {
     pub(super) own_pool: Option<PoolLimits>,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PoolLimits {
-    pub(super) acquire: Duration,
-    pub(super) connect: Duration,
-    pub(super) statement: Duration,
-}
+/// How long a connection under suspicion may take to answer.
+const CHECK_LIMIT: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// Takes a connection out of the pool, or says why there is none.
     pub(super) async fn lease(&self, deadline: Deadline) -> Result<Lease> {
         let started = Instant::now();
-        let left = deadline.left();
-        let acquire = async {
-            match self.limits.own_pool {
-                Some(limits) => {
-                    let timeouts = Timeouts {
-                        wait: Some(limits.acquire.min(left)),
-                        create: Some(limits.connect.min(left)),
-                        recycle: Some(limits.connect.min(left)),
-                    };
-                    self.pool.timeout_get(&timeouts).await
-                }
-                None => self.pool.get().await,
+        loop {
+            let mut lease = self.acquire(started, deadline).await?;
+            let suspect = (self.connections.as_ref())
+                .is_some_and(|all| lease.client().is_some_and(|client| all.is_suspect(client)));
+            if !suspect {
+                return Ok(lease);
             }
-        };
+            match timeout(CHECK_LIMIT.min(deadline.left()), lease.check()).await {
+                Ok(true) => return Ok(lease),
+                Ok(false) => lease.give_up(Reason::Unanswered),
+                Err(_) => {
+                    self.health.condemn();
+                    lease.give_up(Reason::Unanswered);
+                }
+            }
+        }
+    }
+
+    async fn acquire(&self, started: Instant, deadline: Deadline) -> Result<Lease> {
+        if self.closed.load(Relaxed) {
+            return Err(error::unavailable(UnavailableReason::Closed, None));
+        }
+        let left = deadline.left();
         // A moment longer than the pool's own limits, which know what was being waited for.
-        match timeout(left + Duration::from_millis(5), acquire).await {
-            Ok(Ok(object)) => Ok(Lease::new(object)),
+        let patience = left + Duration::from_millis(5);
+        match timeout(patience, self.object(started, left)).await {
+            Ok(Ok(object)) => Ok(Lease::new(object, Arc::clone(&self.health))),
             Ok(Err(error)) => Err(error::from_pool(error, started.elapsed())),
             Err(_) if self.all_in_use() => Err(Error::PoolExhausted {
                 waited: started.elapsed(),
             }),
             Err(_) => Err(error::unavailable(UnavailableReason::ConnectTimeout, None)),
+        }
+    }
+
+    async fn object(
+        &self,
+        started: Instant,
+        left: Duration,
+    ) -> Result<Object, deadpool_postgres::PoolError> {
+        let Some(limits) = self.limits.own_pool else {
+            return self.pool.get().await;
+        };
+        let wait = limits.acquire.saturating_sub(started.elapsed()).min(left);
+        let timeouts = Timeouts {
+            // Zero would mean not to wait at all, even for a connection that is free.
+            wait: Some(wait.max(Duration::from_millis(1))),
+            create: Some(limits.connect.min(left)),
+            recycle: Some(limits.connect.min(left)),
+        };
+        self.pool.timeout_get(&timeouts).await
+    }
+
+    /// From now on every call is refused.
+    pub(super) fn stop_calls(&self) {
+        self.closed.store(true, Relaxed);
+        if self.connections.is_some() {
+            self.pool.close();
+        }
+    }
+
+    /// Closes every connection of the store's own pool.
+    pub(super) fn end_connections(&self) {
+        if let Some(connections) = &self.connections {
+            connections.end();
         }
     }
 
@@ -81,11 +128,16 @@ impl Shared {
         }
     }
 
-    /// An error that means that the server ran into its own limit says so.
+    /// Tells the two kinds of silence apart: a server that ran into its own limit has answered,
+    /// one that did not answer puts its other connections under suspicion too.
     pub(super) fn timed_out(&self, error: Error, since: Instant) -> Error {
         let took = since.elapsed();
         let limit = self.limits.own_pool.map(|limits| limits.statement);
         match error {
+            Error::Timeout { after } => {
+                self.health.suspect();
+                Error::Timeout { after }
+            }
             Error::Database(failure) if error::is_statement_timeout(&failure, took, limit) => {
                 Error::Timeout { after: took }
             }
@@ -102,7 +154,7 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
     }
 
@@ -137,10 +189,8 @@ impl Executor {
                 let deadline = shared.deadline();
                 let mut lease = shared.lease(deadline).await?;
                 let sent = Instant::now();
-                deadline
-                    .bound(lease.query(statement, params))
-                    .await
-                    .map_err(|error| shared.timed_out(error, sent))
+                let rows = deadline.bound(lease.query(statement, params)).await;
+                rows.map_err(|error| shared.timed_out(error, sent))
             }
             Executor::Transaction(tx) => tx.query(statement, params).await,
         }

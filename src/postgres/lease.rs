@@ -5,6 +5,7 @@
 //! knows at every moment what its connection is doing, and its drop acts on that.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{ClientWrapper, Object};
@@ -15,6 +16,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{NoTls, Row};
 
 use super::error;
+use super::health::{Health, Reason};
 use super::statement::{Bound, Params, Statement};
 use crate::error::{Error, Result, UnavailableReason};
 
@@ -34,6 +36,11 @@ const RELEASE: &str = "RELEASE SAVEPOINT motorpool_statement";
 const UNDO: &str =
     "ROLLBACK TO SAVEPOINT motorpool_statement; RELEASE SAVEPOINT motorpool_statement";
 
+/// What a connection under suspicion is asked.
+const CHECK: Statement = Statement::read(
+    "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'",
+);
+
 /// The transaction's id once it has one, in 64 bits.
 const TRANSACTION_ID: &str = "SELECT pg_current_xact_id_if_assigned()::text::bigint";
 
@@ -49,7 +56,7 @@ enum Doing {
     /// A statement is on its way, or its answer is.
     Statement,
     /// It is of no more use.
-    Broken,
+    Broken(Reason),
 }
 
 /// A borrowed connection. Dropped, it goes back to the pool if nothing is left to do on it;
@@ -57,17 +64,41 @@ enum Doing {
 pub(super) struct Lease {
     object: Option<Object>,
     doing: Doing,
+    health: Arc<Health>,
     /// Inside a transaction that its caller made read only.
     read_only: bool,
 }
 
 impl Lease {
-    pub(super) fn new(object: Object) -> Self {
+    pub(super) fn new(object: Object, health: Arc<Health>) -> Self {
+        health.lend();
         Lease {
             object: Some(object),
             doing: Doing::Nothing,
+            health,
             read_only: false,
         }
+    }
+
+    pub(super) fn client(&self) -> Option<&ClientWrapper> {
+        self.object.as_deref()
+    }
+
+    /// Whether the server answers and takes writes.
+    pub(super) async fn check(&mut self) -> bool {
+        let Some(object) = self.object.as_ref() else {
+            return false;
+        };
+        self.doing = Doing::Statement;
+        let answer = query(object, &CHECK, &[]).await;
+        self.doing = Doing::Nothing;
+        let takes_writes = |rows: Vec<Row>| rows.first().and_then(|row| row.try_get(0).ok());
+        answer.ok().and_then(takes_writes).unwrap_or(false)
+    }
+
+    /// Takes the connection out of the pool.
+    pub(super) fn give_up(mut self, reason: Reason) {
+        self.doing = Doing::Broken(reason);
     }
 
     /// Runs one statement and gives its rows.
@@ -78,7 +109,15 @@ impl Lease {
     ) -> Result<Vec<Row>> {
         let object = self.object.as_ref().ok_or_else(lost)?;
         let then = std::mem::replace(&mut self.doing, Doing::Statement);
-        let rows = query(object, statement, params).await;
+        let rows = match query(object, statement, params).await {
+            // The server had prepared it for a schema that is gone, or has forgotten it. It was
+            // not run.
+            Err(error) if is_stale(&error) => {
+                object.statement_cache.remove(statement.sql, &[]);
+                query(object, statement, params).await
+            }
+            rows => rows,
+        };
         self.note(rows, then)
     }
 
@@ -99,11 +138,19 @@ impl Lease {
     pub(super) async fn end(&mut self, sql: &str) -> Result<()> {
         let object = self.object.as_ref().ok_or_else(lost)?;
         let then = match std::mem::replace(&mut self.doing, Doing::Statement) {
-            Doing::Broken => Doing::Broken,
+            broken @ Doing::Broken(_) => broken,
             _ => Doing::Nothing,
         };
         let ended = object.batch_execute(sql).await;
         self.note(ended, then)
+    }
+
+    /// Runs a command about savepoints inside the transaction.
+    pub(super) async fn command(&mut self, sql: &str) -> Result<()> {
+        let object = self.object.as_ref().ok_or_else(lost)?;
+        self.doing = Doing::Statement;
+        let done = object.batch_execute(sql).await;
+        self.note(done, Doing::Transaction)
     }
 
     /// Runs one statement inside the transaction, in one flight with what belongs around it: the
@@ -119,6 +166,10 @@ impl Lease {
         };
         self.doing = Doing::Statement;
         let (rows, undone) = guarded(object, statement, params, ask_id).await;
+        if rows.as_ref().is_err_and(is_stale) {
+            // For the next transaction; this one is aborted.
+            object.statement_cache.remove(statement.sql, &[]);
+        }
         let rows = self.note(rows, Doing::Transaction);
         let aborted = rows.is_err() && !undone;
         let (rows, id) = match rows {
@@ -131,17 +182,22 @@ impl Lease {
     /// Notes how a piece of work ended, after which the connection is doing `then`.
     fn note<T>(&mut self, result: Driver<T>, then: Doing) -> Result<T> {
         let result = result.map_err(|error| error::from_driver(error, self.read_only));
-        self.doing = match &result {
-            Err(error) if error::ends_connection(error) => Doing::Broken,
-            _ => then,
-        };
+        self.doing = then;
+        if let Err(Error::Unavailable { reason, .. }) = &result {
+            // What happened to this connection may have happened to the idle ones.
+            self.health.suspect();
+            self.doing = Doing::Broken(match reason {
+                UnavailableReason::ReadOnly => Reason::ReadOnly,
+                _ => Reason::Lost,
+            });
+        }
         result
     }
 
     /// Lets the server roll back, after which the connection is free.
     async fn roll_back(mut self) {
         // Should this future be dropped too, the connection must not go back to the pool.
-        self.doing = Doing::Broken;
+        self.doing = Doing::Broken(Reason::Cancelled);
         if let Some(object) = self.object.as_ref() {
             let ended = timeout(ROLLBACK_LIMIT, object.batch_execute("ROLLBACK")).await;
             if matches!(ended, Ok(Ok(()))) {
@@ -172,25 +228,39 @@ impl Answer {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(object) = self.object.take() else {
-            return;
-        };
+        if let Some(object) = self.object.take() {
+            self.leave(object);
+        }
+        self.health.take_back();
+    }
+}
+
+impl Lease {
+    /// What becomes of the connection.
+    fn leave(&self, object: Object) {
         match self.doing {
             Doing::Nothing => drop(object),
-            Doing::Broken => drop(Object::take(object)),
-            Doing::Statement => abandon(Object::take(object)),
+            Doing::Broken(reason) => {
+                self.health.discard(reason);
+                drop(Object::take(object));
+            }
+            Doing::Statement => {
+                self.health.discard(Reason::Cancelled);
+                abandon(Object::take(object));
+            }
             Doing::Transaction => match Handle::try_current() {
                 Ok(runtime) => {
-                    let lease = Lease {
-                        object: Some(object),
-                        doing: Doing::Broken,
-                        read_only: false,
-                    };
+                    let mut lease = Lease::new(object, Arc::clone(&self.health));
+                    // Until it runs: a runtime that shuts down drops it unrun.
+                    lease.doing = Doing::Broken(Reason::Cancelled);
                     runtime.spawn(lease.roll_back());
                 }
                 // Without a runtime nothing can be sent; the server rolls back when the
                 // connection closes.
-                Err(_) => drop(Object::take(object)),
+                Err(_) => {
+                    self.health.discard(Reason::Cancelled);
+                    drop(Object::take(object));
+                }
             },
         }
     }
@@ -199,7 +269,6 @@ impl Drop for Lease {
 /// Ends a connection whose statement nobody waits for: the statement is cancelled until it has
 /// stopped, then the connection is closed. Its slot in the pool is free already.
 fn abandon(client: ClientWrapper) {
-    tracing::debug!("a call was dropped before its answer; its statement is cancelled");
     let Ok(runtime) = Handle::try_current() else {
         return;
     };
@@ -290,6 +359,16 @@ async fn prepare(
         false => None,
     };
     Ok((prepared, ask))
+}
+
+/// The prepared statement is of no more use: its result has another type now (0A000), or the
+/// server does not know it (26000).
+fn is_stale(error: &tokio_postgres::Error) -> bool {
+    let stale = [
+        SqlState::FEATURE_NOT_SUPPORTED,
+        SqlState::INVALID_SQL_STATEMENT_NAME,
+    ];
+    error.code().is_some_and(|code| stale.contains(code))
 }
 
 /// The statement was refused for a reason of the domain: by a constraint, or by its own check

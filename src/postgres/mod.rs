@@ -1,9 +1,12 @@
 //! The store in Postgres: what a host sees of it. How a call runs is in the modules below.
 
+mod builder;
 mod cars;
+mod close;
 mod connect;
 pub(crate) mod error;
 mod executor;
+mod health;
 mod lease;
 mod purchases;
 mod row;
@@ -13,16 +16,22 @@ mod users;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
 
+pub use self::builder::PgStoreBuilder;
 use self::cars::PgCars;
-use self::connect::Settings;
+pub use self::close::Closing;
+use self::connect::{Connections, Settings};
 use self::executor::{Executor, Limits, Shared};
+pub use self::health::Discarded;
+use self::health::Health;
+use self::statement::Statement;
 use self::users::PgUsers;
-use crate::error::Result;
+use crate::error::{CommitOutcome, CommitToken, Result};
 use crate::repo::{CarRepo, UserRepo};
 use crate::store::{Store, Tx, TxOptions};
 
@@ -69,7 +78,8 @@ impl PgStore {
     }
 
     /// Works on the host's own pool as it is: its size, timeouts and connections are the host's.
-    /// A call takes at most 40 s altogether.
+    /// A call takes at most 10 s altogether, or what
+    /// [`with_call_timeout`](Self::with_call_timeout) says.
     ///
     /// The pool should recycle with [`RecyclingMethod::Fast`](deadpool_postgres::RecyclingMethod):
     /// the store hands back no connection that would need more.
@@ -78,17 +88,42 @@ impl PgStore {
             call: connect::DEFAULT_CALL,
             own_pool: None,
         };
-        Self::new(pool, limits)
+        Self::new(pool, limits, Health::new(Duration::MAX), None)
     }
 
-    fn new(pool: Pool, limits: Limits) -> PgStore {
-        let shared = Arc::new(Shared { pool, limits });
+    fn new(
+        pool: Pool,
+        limits: Limits,
+        health: impl Into<Arc<Health>>,
+        connections: Option<Arc<Connections>>,
+    ) -> PgStore {
+        Self::over(Shared {
+            pool,
+            limits,
+            health: health.into(),
+            connections,
+            closed: AtomicBool::new(false).into(),
+        })
+    }
+
+    fn over(shared: Shared) -> PgStore {
+        let shared = Arc::new(shared);
         let executor = Executor::Pool(Arc::clone(&shared));
         PgStore {
             users: PgUsers::new(executor.clone()),
             cars: PgCars::new(executor),
             shared,
         }
+    }
+
+    /// The same store, on the same pool, with another limit for each of its calls: a short one for
+    /// a page that somebody waits for, a long one for a nightly job. The server's own
+    /// `statement_timeout` stays what it is.
+    #[must_use]
+    pub fn with_call_timeout(&self, limit: Duration) -> PgStore {
+        let mut shared = (*self.shared).clone();
+        shared.limits.call = limit;
+        Self::over(shared)
     }
 
     /// The pool, for the host's own queries.
@@ -105,15 +140,64 @@ impl PgStore {
         executor.query_one(&PING, &[]).await.map(drop)
     }
 
-    /// Closes the store and all its clones: from now on every call gives
-    /// [`Unavailable`](crate::Error::Unavailable). Calls that have their connection already run to
-    /// their end, after which it is closed.
-    pub fn close(&self) {
-        self.shared.pool.close();
+    /// What the pool looks like at this moment, and how many connections left it since the start.
+    pub fn status(&self) -> PoolStatus {
+        let pool = self.shared.pool.status();
+        PoolStatus {
+            max: pool.max_size,
+            size: pool.size,
+            idle: pool.available,
+            waiting: pool.waiting,
+            discarded: self.shared.health.discarded(),
+        }
+    }
+
+    /// How a commit ended that gave [`CommitUnknown`](crate::Error::CommitUnknown). One round
+    /// trip.
+    ///
+    /// The server remembers it through a restart, and for as long as it keeps the status of old
+    /// transactions (hundreds of millions of them).
+    ///
+    /// # Errors
+    /// Those of the connection: as long as the server cannot be reached, nobody knows.
+    pub async fn commit_outcome(&self, token: &CommitToken) -> Result<CommitOutcome> {
+        tx::outcome(&self.shared, token).await
+    }
+
+    /// Closes the store and all its clones. From this moment on new calls give
+    /// [`Unavailable`](crate::Error::Unavailable), those that wait for a connection too. Calls and
+    /// transactions that have a connection go on; await the returned value to wait for them.
+    ///
+    /// A host's own pool ([`from_pool`](Self::from_pool)) stays open.
+    ///
+    /// ```no_run
+    /// # async fn example(store: motorpool::PgStore) {
+    /// // Ten seconds for what is still running, then the connections are cut.
+    /// let cut = store.close().within(std::time::Duration::from_secs(10)).await;
+    /// # }
+    /// ```
+    pub fn close(&self) -> Closing {
+        Closing::start(&self.shared)
     }
 }
 
-const PING: statement::Statement = statement::Statement::read("SELECT 1");
+/// The connections of a [`PgStore`] at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolStatus {
+    /// The most that there can be. 0 when the store is closed.
+    pub max: usize,
+    /// How many there are, in use and idle.
+    pub size: usize,
+    /// How many of them are idle.
+    pub idle: usize,
+    /// How many calls wait for one.
+    pub waiting: usize,
+    /// How many left the pool, and why.
+    pub discarded: Discarded,
+}
+
+const PING: Statement = Statement::read("SELECT 1");
 
 #[async_trait]
 impl Store for PgStore {
@@ -137,70 +221,5 @@ impl fmt::Debug for PgStore {
             .field("limits", &self.shared.limits)
             .field("pool", &self.shared.pool.status())
             .finish()
-    }
-}
-
-/// Sets up a [`PgStore`]. Made by [`PgStore::builder`].
-#[derive(Clone)]
-#[must_use = "a builder does nothing until `build`"]
-pub struct PgStoreBuilder {
-    settings: Settings,
-}
-
-impl PgStoreBuilder {
-    /// The most connections that the store holds at once. Default: 16. 0 counts as 1.
-    pub fn max_connections(mut self, number: usize) -> Self {
-        self.settings.max_connections = number.max(1);
-        self
-    }
-
-    /// How long a call waits for a connection while all are in use, before it gives
-    /// [`PoolExhausted`](crate::Error::PoolExhausted). Default: 5 s.
-    pub fn acquire_timeout(mut self, limit: Duration) -> Self {
-        self.settings.limits.acquire = limit;
-        self
-    }
-
-    /// How long making a connection may take, name look-up, TCP, TLS and authentication together,
-    /// before the call gives [`Unavailable`](crate::Error::Unavailable). Default: 5 s.
-    pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.settings.limits.connect = limit;
-        self
-    }
-
-    /// How long the server works on one statement before it gives up and the call gives
-    /// [`Timeout`](crate::Error::Timeout); `statement_timeout` of each connection, in whole
-    /// milliseconds. Default: 30 s.
-    pub fn statement_timeout(mut self, limit: Duration) -> Self {
-        self.settings.limits.statement = limit;
-        self
-    }
-
-    /// How long a call may take altogether, from its start to its answer. Default: 40 s.
-    pub fn call_timeout(mut self, limit: Duration) -> Self {
-        self.settings.call = limit;
-        self
-    }
-
-    /// Makes the store, and checks that the server can be reached.
-    ///
-    /// # Errors
-    /// [`Unavailable`](crate::Error::Unavailable) with the
-    /// [reason](crate::UnavailableReason) when no connection came about.
-    pub async fn build(self) -> Result<PgStore> {
-        let (pool, limits) = self.settings.pool()?;
-        let store = PgStore::new(pool, limits);
-        store.shared.lease(store.shared.deadline()).await?;
-        Ok(store)
-    }
-}
-
-impl fmt::Debug for PgStoreBuilder {
-    // The URL's password is in there.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PgStoreBuilder")
-            .field("max_connections", &self.settings.max_connections)
-            .field("limits", &self.settings.limits)
-            .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! The transaction as an owned value: a connection, what has failed on it, and whether it is over.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -10,9 +11,10 @@ use tokio_postgres::Row;
 use super::cars::PgCars;
 use super::executor::{Deadline, Executor, Shared};
 use super::lease::Lease;
+use super::row;
 use super::statement::{Params, Statement};
 use super::users::PgUsers;
-use crate::error::{CommitToken, Error, Failure, Result};
+use crate::error::{CommitOutcome, CommitToken, Error, Failure, Result};
 use crate::repo::{CarRepo, UserRepo};
 use crate::store::{IsolationLevel, Transaction, Tx, TxOptions};
 
@@ -28,15 +30,21 @@ pub(super) struct TxInner {
     shared: Arc<Shared>,
     // Statements of one transaction run one after the other.
     state: Mutex<State>,
+    /// See [`Transaction::gave_way`].
+    gave_way: AtomicBool,
 }
 
-enum State {
+struct State {
+    phase: Phase,
+    /// The transaction's id, known from the first write on.
+    id: Option<i64>,
+    /// How many savepoints are open.
+    level: u32,
+}
+
+enum Phase {
     /// Statements can be run.
-    Open {
-        lease: Lease,
-        /// The id, known from the first write on.
-        id: Option<i64>,
-    },
+    Open(Lease),
     /// Something failed. The connection, if there still is one, waits for the rollback.
     Failed {
         lease: Option<Lease>,
@@ -46,16 +54,28 @@ enum State {
     Ended,
 }
 
+// Savepoints share a name: each of these speaks of the innermost one.
+const SAVE: &str = "SAVEPOINT motorpool_savepoint";
+const RELEASE: &str = "RELEASE SAVEPOINT motorpool_savepoint";
+const UNDO: &str =
+    "ROLLBACK TO SAVEPOINT motorpool_savepoint; RELEASE SAVEPOINT motorpool_savepoint;";
+
 /// Begins a transaction.
 pub(super) async fn begin(shared: &Arc<Shared>, options: &TxOptions) -> Result<Tx> {
     let deadline = shared.deadline();
     let mut lease = shared.lease(deadline).await?;
-    deadline
-        .bound(lease.begin(begin_sql(options), options.is_read_only()))
-        .await?;
+    let sent = Instant::now();
+    let begun = lease.begin(begin_sql(options), options.is_read_only());
+    let begun = deadline.bound(begun).await;
+    begun.map_err(|error| shared.timed_out(error, sent))?;
     let inner = Arc::new(TxInner {
         shared: Arc::clone(shared),
-        state: Mutex::new(State::Open { lease, id: None }),
+        state: Mutex::new(State {
+            phase: Phase::Open(lease),
+            id: None,
+            level: 0,
+        }),
+        gave_way: AtomicBool::new(false),
     });
     Ok(Tx::new(PgTransaction {
         users: PgUsers::new(Executor::Transaction(Arc::clone(&inner))),
@@ -72,6 +92,9 @@ fn begin_sql(options: &TxOptions) -> &'static str {
         (RepeatableRead, false) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE",
         (RepeatableRead, true) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         (Serializable, false) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE",
+        (Serializable, true) if options.is_deferrable() => {
+            "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE"
+        }
         (Serializable, true) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY",
     }
 }
@@ -83,63 +106,188 @@ impl TxInner {
         statement: &Statement,
         params: &Params<'_>,
     ) -> Result<Vec<Row>> {
-        let deadline = self.shared.deadline();
-        deadline.bound(self.run(statement, params)).await
+        self.in_time(self.run(statement, params)).await
+    }
+
+    /// Bounds a piece of work by the time that a call has.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let started = Instant::now();
+        let result = self.shared.deadline().bound(work).await;
+        result.map_err(|error| self.shared.timed_out(error, started))
     }
 
     async fn run(&self, statement: &Statement, params: &Params<'_>) -> Result<Vec<Row>> {
-        let mut state = self.state.lock().await;
-        // What remains if this future is dropped during the statement; the connection is dropped
-        // with it, which cancels the statement.
-        let given_up = State::Failed {
-            lease: None,
-            first: Failure::new("a call in it was given up before its answer"),
-        };
-        let (mut lease, id) = match std::mem::replace(&mut *state, given_up) {
-            State::Open { lease, id } => (lease, id),
+        let state = &mut *self.state.lock().await;
+        let mut lease = state.take()?;
+        let ask_id = statement.writes && state.id.is_none();
+        let answer = lease.query_in_transaction(statement, params, ask_id).await;
+        state.id = state.id.or(answer.id);
+        match &answer.rows {
+            Err(error) if answer.aborted => self.fail(state, lease, error),
+            _ => {
+                self.gave_way.store(false, Relaxed);
+                state.phase = Phase::Open(lease);
+            }
+        }
+        answer.rows
+    }
+
+    /// Runs a command about savepoints, after which `level` of them are open.
+    async fn command(
+        &self,
+        state: &mut State,
+        mut lease: Lease,
+        sql: &str,
+        level: u32,
+    ) -> Result<()> {
+        let done = lease.command(sql).await;
+        match &done {
+            Ok(()) => {
+                state.level = level;
+                state.phase = Phase::Open(lease);
+            }
+            Err(error) => self.fail(state, lease, error),
+        }
+        done
+    }
+
+    fn fail(&self, state: &mut State, lease: Lease, error: &Error) {
+        let first = failure_of(error);
+        if first.is_conflict() {
+            self.gave_way.store(true, Relaxed);
+        }
+        let lease = Some(lease);
+        state.phase = Phase::Failed { lease, first };
+    }
+
+    async fn save(&self) -> Result<u32> {
+        let state = &mut *self.state.lock().await;
+        let lease = state.take()?;
+        let level = state.level + 1;
+        self.command(state, lease, SAVE, level).await?;
+        Ok(level)
+    }
+
+    async fn release(&self, level: u32) -> Result<()> {
+        let state = &mut *self.state.lock().await;
+        state.fail_unfinished(level);
+        let lease = state.take()?;
+        self.command(state, lease, RELEASE, level.saturating_sub(1))
+            .await
+    }
+
+    async fn undo(&self, level: u32) -> Result<()> {
+        let state = &mut *self.state.lock().await;
+        if level == 0 || state.level < level {
+            return Err(Error::TransactionClosed);
+        }
+        let lease = match std::mem::replace(&mut state.phase, given_up()) {
+            Phase::Open(lease)
+            | Phase::Failed {
+                lease: Some(lease), ..
+            } => lease,
             other => {
-                let error = other.refusal();
-                *state = other;
-                return Err(error);
+                state.phase = other;
+                return Err(state.refusal());
             }
         };
-        let sent = Instant::now();
-        let ask_id = statement.writes && id.is_none();
-        let answer = lease.query_in_transaction(statement, params, ask_id).await;
-        let rows = answer
-            .rows
-            .map_err(|error| self.shared.timed_out(error, sent));
-        *state = match &rows {
-            Err(error) if answer.aborted => State::Failed {
-                lease: Some(lease),
-                first: failure_of(error),
-            },
-            _ => State::Open {
-                lease,
-                id: id.or(answer.id),
-            },
-        };
-        rows
+        // Those inside it that were dropped unfinished first.
+        let sql = UNDO.repeat((state.level - level + 1) as usize);
+        self.command(state, lease, &sql, level - 1).await
     }
 
     /// Takes the state for good; whoever comes later finds the transaction ended.
-    async fn end(&self, deadline: Deadline) -> Result<State> {
-        let state = async {
-            Ok(std::mem::replace(
-                &mut *self.state.lock().await,
-                State::Ended,
-            ))
+    async fn end(&self, deadline: Deadline) -> Result<(Phase, Option<i64>)> {
+        let ended = async {
+            let mut state = self.state.lock().await;
+            state.fail_unfinished(0);
+            let id = state.id;
+            Ok((std::mem::replace(&mut state.phase, Phase::Ended), id))
         };
-        deadline.bound(state).await
+        deadline.bound(ended).await
+    }
+
+    async fn commit(&self) -> Result<()> {
+        let deadline = self.shared.deadline();
+        match self.end(deadline).await? {
+            (Phase::Open(mut lease), id) => {
+                let sent = Instant::now();
+                let committed = deadline.bound(lease.end("COMMIT")).await;
+                committed.map_err(|error| {
+                    let error = not_committed(self.shared.timed_out(error, sent), id);
+                    let gave_way = matches!(error, Error::Conflict(_));
+                    self.gave_way.store(gave_way, Relaxed);
+                    error
+                })
+            }
+            (Phase::Failed { lease, first }, _) => {
+                if let Some(mut lease) = lease {
+                    // The server has rolled back in any case; this frees the connection.
+                    let _ = deadline.bound(lease.end("ROLLBACK")).await;
+                }
+                Err(Error::RolledBack(first))
+            }
+            (Phase::Ended, _) => Err(Error::TransactionClosed),
+        }
+    }
+
+    async fn rollback(&self) -> Result<()> {
+        let deadline = self.shared.deadline();
+        match self.end(deadline).await?.0 {
+            Phase::Open(mut lease)
+            | Phase::Failed {
+                lease: Some(mut lease),
+                ..
+            } => {
+                // Without an answer the connection is closed, and the server rolls back by itself.
+                let _ = deadline.bound(lease.end("ROLLBACK")).await;
+                Ok(())
+            }
+            Phase::Failed { lease: None, .. } => Ok(()),
+            Phase::Ended => Err(Error::TransactionClosed),
+        }
+    }
+}
+
+/// What remains of a transaction while a statement runs in it: should the statement's future be
+/// dropped, the connection is dropped with it, which cancels the statement.
+fn given_up() -> Phase {
+    Phase::Failed {
+        lease: None,
+        first: Failure::new("a call in it was given up before its answer"),
     }
 }
 
 impl State {
+    /// The connection, for one statement.
+    fn take(&mut self) -> Result<Lease> {
+        match std::mem::replace(&mut self.phase, given_up()) {
+            Phase::Open(lease) => Ok(lease),
+            other => {
+                self.phase = other;
+                Err(self.refusal())
+            }
+        }
+    }
+
     /// Why no statement can be run.
     fn refusal(&self) -> Error {
-        match self {
-            State::Failed { first, .. } => Error::RolledBack(first.clone()),
-            State::Open { .. } | State::Ended => Error::TransactionClosed,
+        match &self.phase {
+            Phase::Failed { first, .. } => Error::RolledBack(first.clone()),
+            Phase::Open(_) | Phase::Ended => Error::TransactionClosed,
+        }
+    }
+
+    /// Savepoints inside the one of this level that are still open were dropped unfinished.
+    fn fail_unfinished(&mut self, level: u32) {
+        if self.level <= level {
+            return;
+        }
+        if let Ok(lease) = self.take() {
+            self.phase = Phase::Failed {
+                lease: Some(lease),
+                first: Failure::new("a savepoint in it was dropped unfinished"),
+            };
         }
     }
 }
@@ -155,38 +303,27 @@ impl Transaction for PgTransaction {
     }
 
     async fn commit(&self) -> Result<()> {
-        let deadline = self.inner.shared.deadline();
-        match self.inner.end(deadline).await? {
-            State::Open { mut lease, id } => deadline
-                .bound(lease.end("COMMIT"))
-                .await
-                .map_err(|error| not_committed(error, id)),
-            State::Failed { lease, first } => {
-                if let Some(mut lease) = lease {
-                    // The server has rolled back in any case; this frees the connection.
-                    let _ = deadline.bound(lease.end("ROLLBACK")).await;
-                }
-                Err(Error::RolledBack(first))
-            }
-            State::Ended => Err(Error::TransactionClosed),
-        }
+        self.inner.commit().await
     }
 
     async fn rollback(&self) -> Result<()> {
-        let deadline = self.inner.shared.deadline();
-        match self.inner.end(deadline).await? {
-            State::Open { mut lease, .. }
-            | State::Failed {
-                lease: Some(mut lease),
-                ..
-            } => {
-                // Without an answer the connection is closed, and the server rolls back by itself.
-                let _ = deadline.bound(lease.end("ROLLBACK")).await;
-                Ok(())
-            }
-            State::Failed { lease: None, .. } => Ok(()),
-            State::Ended => Err(Error::TransactionClosed),
-        }
+        self.inner.rollback().await
+    }
+
+    async fn savepoint(&self) -> Result<u32> {
+        self.inner.in_time(self.inner.save()).await
+    }
+
+    async fn release(&self, level: u32) -> Result<()> {
+        self.inner.in_time(self.inner.release(level)).await
+    }
+
+    async fn rollback_to(&self, level: u32) -> Result<()> {
+        self.inner.in_time(self.inner.undo(level)).await
+    }
+
+    fn gave_way(&self) -> bool {
+        self.inner.gave_way.load(Relaxed)
     }
 }
 
@@ -217,4 +354,24 @@ fn failure_of(error: &Error) -> Failure {
             }
         }
     }
+}
+
+const OUTCOME: Statement = Statement::read("SELECT pg_xact_status($1::text::xid8)");
+
+/// How a commit ended whose answer was lost.
+pub(super) async fn outcome(shared: &Arc<Shared>, token: &CommitToken) -> Result<CommitOutcome> {
+    let executor = Executor::Pool(Arc::clone(shared));
+    let row = match executor.query_one(&OUTCOME, &[&token.to_string()]).await {
+        // Of a transaction that this server has not begun yet it knows nothing.
+        Err(Error::Database(failure)) if failure.sqlstate() == Some("22023") => {
+            return Ok(CommitOutcome::Unknown);
+        }
+        row => row?,
+    };
+    Ok(match row::computed::<Option<&str>>(&row, 0)? {
+        Some("committed") => CommitOutcome::Committed,
+        Some("aborted") => CommitOutcome::RolledBack,
+        Some("in progress") => CommitOutcome::InProgress,
+        _ => CommitOutcome::Unknown,
+    })
 }

@@ -1,0 +1,136 @@
+//! Setting up a store.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::PgStore;
+use super::connect::Settings;
+use super::executor::{Limits, Shared};
+use super::health::{Health, Reason};
+use crate::error::Result;
+
+/// Sets up a [`PgStore`]. Made by [`PgStore::builder`].
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct PgStoreBuilder {
+    pub(super) settings: Settings,
+}
+
+impl PgStoreBuilder {
+    /// The most connections that the store holds at once. Default: 16. 0 counts as 1.
+    pub fn max_connections(mut self, number: usize) -> Self {
+        self.settings.max_connections = number.max(1);
+        self
+    }
+
+    /// How many idle connections are kept however long they are idle. Default: 1.
+    pub fn min_idle(mut self, number: usize) -> Self {
+        self.settings.min_idle = number;
+        self
+    }
+
+    /// How long a call waits for a connection while all are in use, before it gives
+    /// [`PoolExhausted`](crate::Error::PoolExhausted). Default: 5 s.
+    pub fn acquire_timeout(mut self, limit: Duration) -> Self {
+        self.settings.acquire = limit;
+        self
+    }
+
+    /// How long making a connection may take, name look-up, TCP, TLS and authentication together,
+    /// before the call gives [`Unavailable`](crate::Error::Unavailable). Default: 5 s.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.settings.connect = limit;
+        self
+    }
+
+    /// How long the server works on one statement before it gives up and the call gives
+    /// [`Timeout`](crate::Error::Timeout); `statement_timeout` of each connection, in whole
+    /// milliseconds. Default: 95 % of [`call_timeout`](Self::call_timeout).
+    pub fn statement_timeout(mut self, limit: Duration) -> Self {
+        self.settings.statement = Some(limit);
+        self
+    }
+
+    /// How long a call may take altogether, from its start to its answer: waiting for a
+    /// connection, making or checking one, and the statement. In a transaction each call has this
+    /// time. Default: 10 s.
+    pub fn call_timeout(mut self, limit: Duration) -> Self {
+        self.settings.call = limit;
+        self
+    }
+
+    /// How long a connection lives before it is made anew: each for a random time between nine
+    /// tenths of this and all of it. Default: 30 minutes.
+    pub fn max_lifetime(mut self, limit: Duration) -> Self {
+        self.settings.max_lifetime = limit;
+        self
+    }
+
+    /// How long a connection may be idle before it is closed, if more than
+    /// [`min_idle`](Self::min_idle) are. Default: 10 minutes.
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.settings.idle = limit;
+        self
+    }
+
+    /// Makes the store, and checks that the server can be reached.
+    ///
+    /// It starts a task on the current runtime that closes idle connections and ends with the
+    /// store.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::Error::Unavailable) with the
+    /// [reason](crate::UnavailableReason) when no connection came about.
+    pub async fn build(self) -> Result<PgStore> {
+        let health = Arc::new(Health::new(self.settings.max_lifetime));
+        let (pool, connections) = self.settings.pool(&health)?;
+        let limits = Limits {
+            call: self.settings.call,
+            own_pool: Some(self.settings.limits()),
+        };
+        let store = PgStore::new(pool, limits, health, Some(connections));
+        store.shared.lease(store.shared.deadline()).await?;
+        let (idle, keep) = (self.settings.idle, self.settings.min_idle);
+        tokio::spawn(close_idle(Arc::downgrade(&store.shared), idle, keep));
+        Ok(store)
+    }
+}
+
+/// Closes connections that have been idle for too long or have lived for too long, as long as the
+/// store lives.
+async fn close_idle(store: Weak<Shared>, limit: Duration, keep: usize) {
+    let pause = (limit / 10).clamp(Duration::from_millis(50), Duration::from_secs(30));
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(shared) = store.upgrade() else {
+            return;
+        };
+        // The oldest stand in front.
+        let mut left = shared.pool.status().available;
+        let health = &shared.health;
+        shared.pool.retain(|_, metrics| {
+            if health.has_expired(&metrics) {
+                left = left.saturating_sub(1);
+                health.discard(Reason::Expired);
+                return false;
+            }
+            if left > keep && metrics.last_used() > limit {
+                left -= 1;
+                health.discard(Reason::Idle);
+                return false;
+            }
+            true
+        });
+    }
+}
+
+impl fmt::Debug for PgStoreBuilder {
+    // The URL's password is in there.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgStoreBuilder")
+            .field("max_connections", &self.settings.max_connections)
+            .field("limits", &self.settings.limits())
+            .finish_non_exhaustive()
+    }
+}

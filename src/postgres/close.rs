@@ -1,0 +1,64 @@
+//! The end of a store.
+
+use std::future::{Future, IntoFuture};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout_at;
+
+use super::executor::Shared;
+
+/// A store that is being closed. Made by [`PgStore::close`](super::PgStore::close), which has
+/// already stopped new calls; to wait for the calls that are still running, await this.
+pub struct Closing {
+    shared: Arc<Shared>,
+}
+
+impl Closing {
+    pub(super) fn start(shared: &Arc<Shared>) -> Self {
+        shared.stop_calls();
+        Closing {
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// Waits until every running call and transaction has ended and its connection is closed, but
+    /// not longer than `limit`. What still runs then loses its connection and gets
+    /// [`Unavailable`](crate::Error::Unavailable); connections of a host's own pool are left to
+    /// the host.
+    ///
+    /// Gives the number of connections that were still in use at the limit.
+    pub async fn within(self, limit: Duration) -> usize {
+        let now = Instant::now();
+        let end = now.checked_add(limit).unwrap_or(now);
+        let mut returned = pin!(self.shared.health.returned());
+        loop {
+            // Listens before it looks, so that nothing comes back unnoticed in between.
+            returned.as_mut().enable();
+            let busy = self.shared.health.on_loan();
+            if busy == 0 || timeout_at(end.into(), returned.as_mut()).await.is_err() {
+                self.shared.end_connections();
+                return busy;
+            }
+            returned.set(self.shared.health.returned());
+        }
+    }
+}
+
+impl IntoFuture for Closing {
+    type Output = usize;
+    type IntoFuture = Pin<Box<dyn Future<Output = usize> + Send>>;
+
+    /// [`within`](Closing::within) the time that a call has.
+    fn into_future(self) -> Self::IntoFuture {
+        let limit = self.shared.limits.call;
+        Box::pin(self.within(limit))
+    }
+}
+
+impl std::fmt::Debug for Closing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Closing").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,118 @@
+//! A store hands out the repositories and makes transactions over both of them.
+
+mod options;
+mod running;
+mod tx;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::{Error, Result};
+use crate::repo::{CarRepo, UserRepo};
+
+pub use options::{IsolationLevel, TxOptions};
+pub use running::Running;
+pub use tx::{Transaction, Tx};
+
+/// Both repositories, and transactions over them. A host can hold one as `Arc<dyn Store>` and run
+/// on Postgres or in memory.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// The users, each call in a transaction of its own.
+    fn users(&self) -> &dyn UserRepo;
+
+    /// The cars, each call in a transaction of its own.
+    fn cars(&self) -> &dyn CarRepo;
+
+    /// Begins a transaction: one round trip, and a connection of the pool until the transaction
+    /// ends. [`StoreExt::transaction`] is the form that cannot be left open and tries again.
+    async fn begin(&self, options: TxOptions) -> Result<Tx>;
+}
+
+#[async_trait]
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn users(&self) -> &dyn UserRepo {
+        (**self).users()
+    }
+
+    fn cars(&self) -> &dyn CarRepo {
+        (**self).cars()
+    }
+
+    async fn begin(&self, options: TxOptions) -> Result<Tx> {
+        (**self).begin(options).await
+    }
+}
+
+/// Transactions as a closure. Every [`Store`] has it, `dyn Store` too.
+pub trait StoreExt: Store {
+    /// Runs the closure in a transaction: commits when it returns `Ok`, rolls back when it returns
+    /// `Err` or is dropped.
+    ///
+    /// When a statement or the commit gave way to another transaction (SQLSTATE 40001 or 40P01),
+    /// the whole closure is run again, whatever error it made of that, up to
+    /// [`attempts`](TxOptions::attempts) times with a pause between. It is never run again for
+    /// anything else, and never after [`CommitUnknown`](Error::CommitUnknown). So what the closure
+    /// does outside the transaction may happen more than once.
+    ///
+    /// The transaction holds one connection of the pool, and the closure must do its work through
+    /// the handle that it is given: a call to the store itself inside the closure waits for a
+    /// second connection, and in a pool whose connections are all taken by such transactions it
+    /// ends in [`PoolExhausted`](Error::PoolExhausted).
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # runtime.block_on(async {
+    /// use motorpool::{Error, MemoryStore, NewCar, NewUser, Store, StoreExt};
+    ///
+    /// let store = MemoryStore::new();
+    /// let new = NewUser::new("Tristan")?;
+    /// let car = store
+    ///     .transaction(|tx| {
+    ///         let new = &new;
+    ///         async move {
+    ///             let user = tx.users().register(new).await?.into_user();
+    ///             tx.cars().buy(&NewCar::new("Golf", user.id)?).await
+    ///         }
+    ///     })
+    ///     .await?;
+    /// assert_eq!(store.cars().owned_by(car.owner_id).await?, [car]);
+    /// # Ok::<(), Error>(())
+    /// # })?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What the closure returned, or what [`Store::begin`] or [`Tx::commit`] gave.
+    fn transaction<T, E, F, Fut>(&self, f: F) -> Running<'_, Self, T, E, F, Fut>
+    where
+        F: FnMut(Tx) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: From<Error>,
+    {
+        self.transaction_with(TxOptions::default(), f)
+    }
+
+    /// [`transaction`](Self::transaction) with options.
+    ///
+    /// # Errors
+    /// The same.
+    fn transaction_with<T, E, F, Fut>(
+        &self,
+        options: TxOptions,
+        f: F,
+    ) -> Running<'_, Self, T, E, F, Fut>
+    where
+        F: FnMut(Tx) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: From<Error>,
+    {
+        Running::new(self, options, f)
+    }
+}
+
+impl<S: Store + ?Sized> StoreExt for S {}

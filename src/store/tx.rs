@@ -1,0 +1,155 @@
+//! The transaction that a store hands out.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::{Error, Result};
+use crate::repo::{CarRepo, UserRepo};
+
+/// A transaction of a store: what a backend implements so that [`Tx`] can hand it out.
+///
+/// When it is dropped without [`commit`](Self::commit) or [`rollback`](Self::rollback), it rolls
+/// back. After either of them, every call gives [`Error::TransactionClosed`].
+///
+/// Savepoints are counted by their level, 1 for the outermost. The level that a call names is the
+/// innermost one, unless savepoints inside it were dropped unfinished; then those count as failed.
+#[async_trait]
+pub trait Transaction: Send + Sync {
+    /// The users as the transaction sees them.
+    fn users(&self) -> &dyn UserRepo;
+
+    /// The cars as the transaction sees them.
+    fn cars(&self) -> &dyn CarRepo;
+
+    /// Makes everything in the transaction durable and visible, or fails and leaves nothing. Fails
+    /// when anything in the transaction failed, or a savepoint in it is unfinished.
+    async fn commit(&self) -> Result<()>;
+
+    /// Undoes everything in the transaction.
+    async fn rollback(&self) -> Result<()>;
+
+    /// Opens a savepoint inside the innermost one and returns its level.
+    async fn savepoint(&self) -> Result<u32>;
+
+    /// Keeps what was done since the savepoint. Fails when anything since then failed.
+    async fn release(&self, level: u32) -> Result<()>;
+
+    /// Undoes what was done since the savepoint, failures included, and ends it.
+    async fn rollback_to(&self, level: u32) -> Result<()>;
+
+    /// Whether any statement in it gave way to another transaction
+    /// ([`Conflict`](Error::Conflict)), so that running the whole of it again may succeed.
+    fn gave_way(&self) -> bool;
+}
+
+/// The handle of a transaction. It is owned and can be cloned into the futures that work in it;
+/// they share one transaction and one connection, and their statements run one after the other.
+///
+/// Dropped with all its clones and unfinished, the transaction is rolled back.
+#[derive(Clone)]
+pub struct Tx {
+    pub(super) inner: Arc<dyn Transaction>,
+}
+
+impl Tx {
+    /// Makes a handle of a backend's transaction.
+    pub fn new(transaction: impl Transaction + 'static) -> Self {
+        Tx {
+            inner: Arc::new(transaction),
+        }
+    }
+
+    /// The users as the transaction sees them.
+    pub fn users(&self) -> &dyn UserRepo {
+        self.inner.users()
+    }
+
+    /// The cars as the transaction sees them.
+    pub fn cars(&self) -> &dyn CarRepo {
+        self.inner.cars()
+    }
+
+    /// Commits. Clones of the handle are closed by it. One round trip.
+    ///
+    /// `Ok` means that everything in the transaction is stored.
+    ///
+    /// # Errors
+    /// [`RolledBack`](Error::RolledBack), with the first failure, if anything in the transaction
+    /// failed, also when the caller went on after it; [`Conflict`](Error::Conflict) if it gave way
+    /// at the commit itself; [`CommitUnknown`](Error::CommitUnknown) if the connection was lost
+    /// before the answer; [`TransactionClosed`](Error::TransactionClosed) if it has ended already.
+    pub async fn commit(self) -> Result<()> {
+        self.inner.commit().await
+    }
+
+    /// Rolls back. Clones of the handle are closed by it. One round trip.
+    ///
+    /// # Errors
+    /// [`TransactionClosed`](Error::TransactionClosed) if it has ended already.
+    pub async fn rollback(self) -> Result<()> {
+        self.inner.rollback().await
+    }
+
+    /// Runs the closure in a savepoint: what it did is kept when it returns `Ok`, and undone when
+    /// it returns `Err` or when a statement in it failed. Either way the transaction itself goes
+    /// on. Savepoints can be nested. Two round trips, the closure's own apart.
+    ///
+    /// A savepoint covers everything that is done in the transaction while it is open, by clones
+    /// of the handle too. One that is dropped unfinished counts as a failure of what is around
+    /// it: the savepoint around it is undone, or the transaction.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # runtime.block_on(async {
+    /// use motorpool::{Error, MemoryStore, NewUser, Store, TxOptions};
+    ///
+    /// let store = MemoryStore::new();
+    /// let tx = store.begin(TxOptions::new()).await?;
+    /// tx.users().register(&NewUser::new("Ada")?).await?;
+    /// let undone: Result<(), Error> = tx
+    ///     .savepoint(|tx| async move {
+    ///         tx.users().register(&NewUser::new("Bob")?).await?;
+    ///         Err(Error::UsernameTaken)
+    ///     })
+    ///     .await;
+    /// assert!(undone.is_err());
+    /// tx.commit().await?;
+    /// assert_eq!(store.users().count().await?, 1);
+    /// # Ok::<(), Error>(())
+    /// # })?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What the closure returned; [`RolledBack`](Error::RolledBack) when it returned `Ok` though
+    /// something in it had failed.
+    pub async fn savepoint<T, E, F, Fut>(&self, f: F) -> Result<T, E>
+    where
+        F: FnOnce(Tx) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: From<Error>,
+    {
+        let level = self.inner.savepoint().await?;
+        let undo = match f(self.clone()).await {
+            Ok(value) => match self.inner.release(level).await {
+                Ok(()) => return Ok(value),
+                Err(error) => E::from(error),
+            },
+            Err(error) => error,
+        };
+        // If this fails, so does everything after it, up to the commit.
+        let _ = self.inner.rollback_to(level).await;
+        Err(undo)
+    }
+}
+
+impl fmt::Debug for Tx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").finish_non_exhaustive()
+    }
+}
