@@ -148,6 +148,20 @@ macro_rules! __motorpool_rules {
                     a_read_only_transaction_refuses_writes,
                     a_read_only_transaction_can_read_and_commit,
                 }
+                failures {
+                    commit_after_a_swallowed_failure_is_an_error_and_stores_nothing overlapping,
+                    commit_after_a_refused_write_is_an_error,
+                    a_failed_transaction_can_be_rolled_back overlapping,
+                    the_closure_form_runs_again_after_a_conflict overlapping,
+                    the_closure_form_ends_after_its_last_attempt overlapping,
+                    the_closure_form_runs_once_for_any_other_error,
+                    a_savepoint_keeps_on_ok_and_undoes_on_err,
+                    savepoints_nest,
+                    a_failure_in_a_savepoint_leaves_the_transaction_usable overlapping,
+                    a_swallowed_failure_in_a_savepoint_undoes_it overlapping,
+                    a_savepoint_dropped_unfinished_fails_what_is_around_it,
+                    a_savepoint_of_an_ended_transaction_is_closed,
+                }
             }
         }
     };

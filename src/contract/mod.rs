@@ -71,6 +71,7 @@ macro_rules! assert_refused {
 
 pub mod buy;
 pub mod change;
+pub mod failures;
 mod given;
 pub mod ids;
 #[macro_use]
@@ -154,6 +155,7 @@ mod tests {
         let files = [
             include_str!("buy.rs"),
             include_str!("change.rs"),
+            include_str!("failures.rs"),
             include_str!("ids.rs"),
             include_str!("many.rs"),
             include_str!("owned_by.rs"),

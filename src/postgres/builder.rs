@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use deadpool_postgres::WeakPool;
+
 use super::PgStore;
 use super::connect::Settings;
-use super::executor::{Limits, Shared};
+use super::executor::Limits;
 use super::health::{Health, Reason};
 use crate::error::Result;
 
@@ -92,24 +94,24 @@ impl PgStoreBuilder {
         let store = PgStore::new(pool, limits, health, Some(connections));
         store.shared.lease(store.shared.deadline()).await?;
         let (idle, keep) = (self.settings.idle, self.settings.min_idle);
-        tokio::spawn(close_idle(Arc::downgrade(&store.shared), idle, keep));
+        let (pool, health) = (&store.shared.pool, &store.shared.health);
+        tokio::spawn(close_idle(pool.weak(), Arc::downgrade(health), idle, keep));
         Ok(store)
     }
 }
 
 /// Closes connections that have been idle for too long or have lived for too long, as long as the
 /// store lives.
-async fn close_idle(store: Weak<Shared>, limit: Duration, keep: usize) {
+async fn close_idle(pool: WeakPool, health: Weak<Health>, limit: Duration, keep: usize) {
     let pause = (limit / 10).clamp(Duration::from_millis(50), Duration::from_secs(30));
     loop {
         tokio::time::sleep(pause).await;
-        let Some(shared) = store.upgrade() else {
+        let (Some(pool), Some(health)) = (pool.upgrade(), health.upgrade()) else {
             return;
         };
         // The oldest stand in front.
-        let mut left = shared.pool.status().available;
-        let health = &shared.health;
-        shared.pool.retain(|_, metrics| {
+        let mut left = pool.status().available;
+        pool.retain(|_, metrics| {
             if health.has_expired(&metrics) {
                 left = left.saturating_sub(1);
                 health.discard(Reason::Expired);

@@ -3,11 +3,11 @@
 use std::future::{Future, IntoFuture};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::timeout_at;
 
-use super::executor::Shared;
+use super::executor::{Shared, after};
 
 /// A store that is being closed. Made by [`PgStore::close`](super::PgStore::close), which has
 /// already stopped new calls; to wait for the calls that are still running, await this.
@@ -30,8 +30,7 @@ impl Closing {
     ///
     /// Gives the number of connections that were still in use at the limit.
     pub async fn within(self, limit: Duration) -> usize {
-        let now = Instant::now();
-        let end = now.checked_add(limit).unwrap_or(now);
+        let end = after(limit);
         let mut returned = pin!(self.shared.health.returned());
         loop {
             // Listens before it looks, so that nothing comes back unnoticed in between.

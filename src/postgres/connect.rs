@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{
-    ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime,
+    ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Pool, QueueMode,
+    RecyclingMethod, Runtime,
 };
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_postgres::{Client, Config, NoTls};
@@ -106,6 +107,8 @@ impl Settings {
         let pool = Pool::builder(manager)
             .max_size(self.max_connections)
             .runtime(Runtime::Tokio1)
+            // The one used last is used next, so that those beyond what is needed become idle.
+            .queue_mode(QueueMode::Lifo)
             .pre_recycle(before_reuse(health, &connections))
             .build()
             .map_err(|error| Error::Config {

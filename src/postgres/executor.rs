@@ -120,11 +120,9 @@ impl Shared {
 
     /// The time that a call has, from now.
     pub(super) fn deadline(&self) -> Deadline {
-        let now = Instant::now();
         Deadline {
             given: self.limits.call,
-            // A limit too large to be added means none that anybody lives to see.
-            at: now.checked_add(self.limits.call).unwrap_or(now),
+            at: after(self.limits.call),
         }
     }
 
@@ -144,6 +142,13 @@ impl Shared {
             other => other,
         }
     }
+}
+
+/// The moment after this time. More than a month counts as a month, because a moment so far away
+/// that the clock cannot hold it would have to be refused.
+pub(super) fn after(time: Duration) -> Instant {
+    const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    Instant::now() + time.min(MONTH)
 }
 
 /// When a call has to end.
