@@ -8,7 +8,8 @@
 //!   database: 0, negative numbers and both ends of `i64` included.
 //! - Every method is one round trip to the server where nothing else is said. Through a
 //!   connection that has not run the statement yet, preparing it is another one, once.
-//! - Outside a transaction every call is one of its own, stored completely or not at all.
+//! - Outside a transaction every call is one of its own, stored completely or not at all. If it
+//!   gives way to another transaction it is run again, a few times.
 //! - A typed error of the domain leaves a transaction usable.
 //! - Reading is lenient: what an older program stored, against the rules for new names, is
 //!   returned as it is.
@@ -37,8 +38,9 @@ pub trait UserRepo: Send + Sync {
     /// leave a gap in the ids.
     async fn register(&self, new: &NewUser) -> Result<Registration>;
 
-    /// Registers many, all or nothing, and answers in the order given. A name that comes twice is
-    /// `Created` at its first place and `Existing` at the others.
+    /// Registers many, all or nothing, and answers in the order given; the ids of those created
+    /// rise in that order. A name that comes twice is `Created` at its first place and `Existing`
+    /// at the others.
     async fn register_many(&self, new: &[NewUser]) -> Result<Vec<Registration>>;
 
     /// The user with this id.

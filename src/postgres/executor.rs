@@ -38,6 +38,9 @@ pub(super) struct Limits {
     pub(super) own_pool: Option<PoolLimits>,
 }
 
+/// How often a statement outside a transaction is run at most, when it gives way to others.
+const ATTEMPTS: u32 = 5;
+
 /// How long a connection under suspicion may take to answer.
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
 
@@ -111,6 +114,18 @@ impl Shared {
         if let Some(connections) = &self.connections {
             connections.end();
         }
+    }
+
+    async fn query(
+        &self,
+        deadline: Deadline,
+        statement: &Statement,
+        params: &Params<'_>,
+    ) -> Result<Vec<Row>> {
+        let mut lease = self.lease(deadline).await?;
+        let sent = Instant::now();
+        let rows = deadline.bound(lease.query(statement, params)).await;
+        rows.map_err(|error| self.timed_out(error, sent))
     }
 
     fn all_in_use(&self) -> bool {
@@ -192,10 +207,14 @@ impl Executor {
         match self {
             Executor::Pool(shared) => {
                 let deadline = shared.deadline();
-                let mut lease = shared.lease(deadline).await?;
-                let sent = Instant::now();
-                let rows = deadline.bound(lease.query(statement, params)).await;
-                rows.map_err(|error| shared.timed_out(error, sent))
+                let mut attempt = 1;
+                loop {
+                    match shared.query(deadline, statement, params).await {
+                        // A transaction of one statement that gave way has stored nothing.
+                        Err(Error::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
+                        rows => return rows,
+                    }
+                }
             }
             Executor::Transaction(tx) => tx.query(statement, params).await,
         }

@@ -14,14 +14,15 @@ use crate::model::{Car, CarId, NewCar};
 // Parameters: models, owners, keys, the positions of the items, and whether to store anything. A
 // key comes once.
 //
-// The answer is one row for each car (position, key, id), or one row for the first bad item (its
-// position and whether its key is the reason). Nothing is stored when there is a bad item. Should
-// a concurrent transaction use one of the keys for something else after this one looked, the
-// statement fails as a whole (22012), and looking again names the item.
+// The answer is one row for each car: with its position where that is known, with its key where it
+// has one, and for the new ones without a key just the id; those rise in the order of the items.
+// Or it is one row for the first bad item: its position, and whether its key is the reason.
+// Nothing is stored when there is a bad item. Should a concurrent transaction use one of the keys
+// for something else after this one looked, the statement fails as a whole (22012), and looking
+// again names the item.
 //
-// Ids rise in the order given, but rows are stored in the order of their keys, and owners are
-// locked in the order of their ids, so that two such calls cannot deadlock. The owners are looked
-// up by `NOT IN`, because that is hashed whatever the planner thinks of the size of the arrays.
+// Owners are locked in the order of their ids. They are looked up by `NOT IN`, because that is
+// hashed whatever the planner thinks of the size of the arrays.
 const BUY_MANY: Statement = Statement::refusable_write(
     "WITH owner AS MATERIALIZED (
         SELECT id FROM users WHERE id = ANY ($2::bigint[]) ORDER BY id FOR KEY SHARE
@@ -36,28 +37,23 @@ const BUY_MANY: Statement = Statement::refusable_write(
         WHERE CASE WHEN held IS NULL THEN owner_id NOT IN (SELECT id FROM owner) ELSE NOT same END
         ORDER BY position LIMIT 1
     ), fresh AS MATERIALIZED (
-        SELECT nextval('cars_id_seq') AS id, n.model, n.owner_id, n.key, n.position
-        FROM (
-            SELECT * FROM input
-            WHERE $5 AND held IS NULL AND NOT EXISTS (SELECT FROM bad)
-            ORDER BY position
-        ) n
+        SELECT model, owner_id, key, position FROM input
+        WHERE $5 AND held IS NULL AND NOT EXISTS (SELECT FROM bad)
     ), bought AS (
-        INSERT INTO cars (id, model, owner_id, purchase_key)
-        SELECT id, model, owner_id, key FROM fresh ORDER BY key
+        INSERT INTO cars (model, owner_id, purchase_key)
+        SELECT model, owner_id, key FROM fresh ORDER BY position
         ON CONFLICT (purchase_key) DO UPDATE SET purchase_key = EXCLUDED.purchase_key
             WHERE cars.model = EXCLUDED.model AND cars.owner_id = EXCLUDED.owner_id
         RETURNING id, purchase_key
     )
     SELECT position, NULL::uuid AS key, NULL::bigint AS id, reused FROM bad
     UNION ALL
-    SELECT position, NULL, held, NULL FROM input WHERE held IS NOT NULL AND NOT EXISTS (SELECT FROM bad)
+    SELECT position, NULL, held, NULL FROM input
+    WHERE held IS NOT NULL AND NOT EXISTS (SELECT FROM bad)
     UNION ALL
-    SELECT position, NULL, id, NULL FROM fresh WHERE key IS NULL
+    SELECT NULL, purchase_key, id, NULL FROM bought
     UNION ALL
-    SELECT NULL, purchase_key, id, NULL FROM bought WHERE purchase_key IS NOT NULL
-    UNION ALL
-    SELECT NULL, NULL, 1 / (count(*) = (SELECT count(*) FROM fresh))::int, NULL FROM bought",
+    SELECT NULL, NULL, NULL, 1 / (count(*) = (SELECT count(*) FROM fresh))::int = 1 FROM bought",
 );
 
 /// How often a call that lost a race for a key looks again. The second time the other purchase is
@@ -140,8 +136,9 @@ impl<'a> Purchases<'a> {
                 ],
             )
             .await?;
-        let mut ids = HashMap::with_capacity(rows.len());
-        let mut ids_by_key = HashMap::with_capacity(self.first.len());
+        let mut by_position = HashMap::new();
+        let mut by_key = HashMap::with_capacity(self.first.len());
+        let mut in_order = Vec::with_capacity(rows.len());
         for row in &rows {
             let position: Option<i64> = row::computed(row, 0)?;
             let key: Option<Uuid> = row::computed(row, 1)?;
@@ -149,24 +146,29 @@ impl<'a> Purchases<'a> {
                 (Some(position), _, None) => {
                     return Err(self.bad(position, row::computed(row, 3)?));
                 }
-                (Some(position), _, Some(id)) => drop(ids.insert(position, id)),
-                (None, Some(key), Some(id)) => drop(ids_by_key.insert(key, id)),
-                (None, ..) => {}
+                (Some(position), _, Some(id)) => drop(by_position.insert(position, id)),
+                (None, Some(key), Some(id)) => drop(by_key.insert(key, id)),
+                (None, None, Some(id)) => in_order.push(id),
+                (None, _, None) => {}
             }
         }
         if let Some(index) = self.reused {
             return Err(Error::PurchaseKeyReused { index: Some(index) });
         }
-        let car = |(index, new): (usize, &NewCar)| {
-            let key = new.purchase_key().map(|key| key.get());
-            let first = key.and_then(|key| self.first.get(&key));
-            let id = ids
-                .get(&position(*first.unwrap_or(&index)))
-                .or_else(|| ids_by_key.get(&key?))
-                .ok_or_else(super::error::no_row)?;
-            Ok(new.with_id(CarId::new(*id)))
+        in_order.sort_unstable();
+        let mut in_order = in_order.into_iter();
+        let car = |new: &NewCar| {
+            let id = match new.purchase_key().map(|key| key.get()) {
+                None => in_order.next(),
+                Some(key) => by_key.get(&key).copied().or_else(|| {
+                    let first = self.first.get(&key)?;
+                    by_position.get(&position(*first)).copied()
+                }),
+            };
+            let id = id.ok_or_else(super::error::no_row)?;
+            Ok(new.with_id(CarId::new(id)))
         };
-        self.new.iter().enumerate().map(car).collect()
+        self.new.iter().map(car).collect()
     }
 
     fn bad(&self, position: i64, reused: bool) -> Error {

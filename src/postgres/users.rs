@@ -26,48 +26,39 @@ impl PgUsers {
     }
 }
 
-// The id is taken from the sequence only when the name was free at the start, so registering an
-// existing name burns none. A name that a concurrent transaction has just stored is found by the
-// no-op update, in the same round trip; it keeps its id, which is how the two are told apart.
+// Nothing is inserted, and no id used up, when the name was taken at the start. A name that a
+// concurrent transaction has just stored is found by the no-op update, in the same round trip. The
+// two are told apart by xmax: a row that was just inserted has none, one that was updated carries
+// the lock that the update took.
 const REGISTER: Statement = Statement::write(
     "WITH existing AS (
         SELECT id, username, created_at, role FROM users WHERE username = $1
-    ), fresh AS MATERIALIZED (
-        SELECT nextval('users_id_seq') AS id WHERE NOT EXISTS (SELECT FROM existing)
     ), stored AS (
-        INSERT INTO users (id, username, created_at, role)
-        SELECT id, $1, $2, $3 FROM fresh
+        INSERT INTO users (username, created_at, role)
+        SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM existing)
         ON CONFLICT (username) DO UPDATE SET username = EXCLUDED.username
-        RETURNING id, username, created_at, role
+        RETURNING id, username, created_at, role, xmax = 0 AS created
     )
-    SELECT id, username, created_at, role, id = (SELECT id FROM fresh) FROM stored
+    SELECT id, username, created_at, role, created FROM stored
     UNION ALL
     SELECT id, username, created_at, role, false FROM existing",
 );
 
-// The same for many. Each name comes once. Ids rise in the order given, but rows are stored in
-// the order of their names, so that two such calls cannot deadlock.
+// The same for many. Each name comes once; ids rise in the order given.
 const REGISTER_MANY: Statement = Statement::write(
-    "WITH input AS MATERIALIZED (
-        SELECT i.username, i.created_at, i.role, i.position
+    "WITH existing AS (
+        SELECT id, username, created_at, role FROM users WHERE username = ANY ($1)
+    ), stored AS (
+        INSERT INTO users (username, created_at, role)
+        SELECT i.username, i.created_at, i.role
         FROM unnest($1::text[], $2::date[], $3::text[])
             WITH ORDINALITY AS i (username, created_at, role, position)
-    ), existing AS (
-        SELECT id, username, created_at, role FROM users WHERE username = ANY ($1)
-    ), fresh AS MATERIALIZED (
-        SELECT nextval('users_id_seq') AS id, n.username, n.created_at, n.role
-        FROM (
-            SELECT * FROM input
-            WHERE NOT EXISTS (SELECT FROM users u WHERE u.username = input.username)
-            ORDER BY position
-        ) n
-    ), stored AS (
-        INSERT INTO users (id, username, created_at, role)
-        SELECT id, username, created_at, role FROM fresh ORDER BY username COLLATE \"C\"
+        WHERE NOT EXISTS (SELECT FROM users u WHERE u.username = i.username)
+        ORDER BY i.position
         ON CONFLICT (username) DO UPDATE SET username = EXCLUDED.username
-        RETURNING id, username, created_at, role
+        RETURNING id, username, created_at, role, xmax = 0 AS created
     )
-    SELECT id, username, created_at, role, id IN (SELECT id FROM fresh) FROM stored
+    SELECT id, username, created_at, role, created FROM stored
     UNION ALL
     SELECT id, username, created_at, role, false FROM existing",
 );
