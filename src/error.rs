@@ -91,8 +91,9 @@ pub enum Error {
     #[error("the transaction was rolled back, because in it: {0}")]
     RolledBack(#[source] Failure),
 
-    /// The connection was lost while a commit was under way: it may have happened or not.
-    #[error("the connection was lost during the commit, whose outcome is not known")]
+    /// The connection was lost, or the time was over, while a commit was under way: it may have
+    /// happened or not.
+    #[error("the answer to the commit was lost, so its outcome is not known")]
     CommitUnknown {
         /// Asks later how it ended.
         token: CommitToken,
@@ -168,13 +169,14 @@ impl Error {
     ///
     /// True for [`Conflict`](Error::Conflict) and a [`RolledBack`](Error::RolledBack) that goes
     /// back to one (run the whole transaction again), [`PoolExhausted`](Error::PoolExhausted), and
-    /// [`Unavailable`](Error::Unavailable) when the statement was never sent. Not for a
+    /// [`Unavailable`](Error::Unavailable) for a reason that passes and in which the statement was
+    /// not sent, or was answered by the server's refusal. Not for a
     /// [`Timeout`](Error::Timeout): a write may have happened.
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Conflict(_) | Error::PoolExhausted { .. } => true,
             Error::RolledBack(failure) => failure.is_conflict(),
-            Error::Unavailable { reason, .. } => reason.is_temporary() && reason.before_sending(),
+            Error::Unavailable { reason, .. } => reason.is_temporary() && reason.stored_nothing(),
             _ => false,
         }
     }
@@ -295,8 +297,8 @@ impl UnavailableReason {
         )
     }
 
-    /// Whether the statement cannot have reached the server.
-    fn before_sending(&self) -> bool {
+    /// Whether it is certain that nothing of the statement was stored.
+    fn stored_nothing(&self) -> bool {
         !matches!(self, Self::ConnectionLost | Self::Other)
     }
 }
@@ -322,27 +324,37 @@ impl fmt::Display for UnavailableReason {
 /// Identifies a commit whose outcome is not known.
 ///
 /// The text form ([`Display`](fmt::Display), [`FromStr`](std::str::FromStr)) can be kept and read
-/// back, also by another process. It means something only to the server that gave it, and to its
-/// standbys.
+/// back, also by another process. It means something only to the server that gave it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CommitToken(u64);
+pub struct CommitToken {
+    transaction: u64,
+    era: i64,
+}
 
 impl CommitToken {
-    /// Wraps the number that the store gave to the transaction (in Postgres, the 64-bit form of
-    /// its transaction id).
-    pub const fn new(transaction: u64) -> Self {
-        CommitToken(transaction)
+    /// A token for a store of one's own.
+    ///
+    /// `transaction`: the number that the store gave to the transaction (in Postgres, the 64-bit
+    /// form of its transaction id). `era`: what changes when the store may have lost the end of
+    /// its log and given a number out again (in Postgres, with every crash).
+    pub const fn new(transaction: u64, era: i64) -> Self {
+        CommitToken { transaction, era }
     }
 
     /// The number that the store gave to the transaction.
-    pub const fn get(&self) -> u64 {
-        self.0
+    pub const fn transaction(&self) -> u64 {
+        self.transaction
+    }
+
+    /// The time between two crashes in which the number was given.
+    pub const fn era(&self) -> i64 {
+        self.era
     }
 }
 
 impl fmt::Display for CommitToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        write!(f, "{}@{}", self.transaction, self.era)
     }
 }
 
@@ -350,7 +362,11 @@ impl std::str::FromStr for CommitToken {
     type Err = InvalidInput;
 
     fn from_str(text: &str) -> Result<Self, InvalidInput> {
-        text.parse().map(Self).map_err(|_| InvalidInput::Id)
+        let parts = text.split_once('@').ok_or(InvalidInput::Id)?;
+        match (parts.0.parse(), parts.1.parse()) {
+            (Ok(transaction), Ok(era)) => Ok(CommitToken { transaction, era }),
+            _ => Err(InvalidInput::Id),
+        }
     }
 }
 
@@ -364,8 +380,8 @@ pub enum CommitOutcome {
     RolledBack,
     /// The server is still at it; ask again.
     InProgress,
-    /// The server does not know: it is another one, or the transaction is so old that the server
-    /// has forgotten how it ended.
+    /// It cannot be told any more: the server is another one, it has crashed and gone on for too
+    /// long since, or the transaction is so old that its end was forgotten.
     Unknown,
 }
 

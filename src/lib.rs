@@ -39,7 +39,11 @@ pub mod store;
 pub use error::{CommitOutcome, CommitToken, Error, Failure, Result, Source, UnavailableReason};
 #[cfg(feature = "memory")]
 pub use memory::MemoryStore;
-pub use migrate::{Applied, MigrationReport, migrate};
+pub use migrate::{
+    Adoption, Applied, BadRow, Difference, LockHolder, MigrationReport, MigrationState,
+    MigrationStatus, Migrator, Provision, Provisioned, Schema, SchemaStatus, Undone, migrate,
+    provision, schema_status,
+};
 pub use model::{
     Car, CarId, Field, InvalidInput, MAX_NAME_LENGTH, NewCar, NewUser, PurchaseKey, Registration,
     Role, User, UserId,

@@ -6,8 +6,9 @@
 //! - Input is checked before any I/O ([`Error::Invalid`](crate::Error::Invalid)).
 //! - An id or name that nothing has is an ordinary answer or a typed error, never a failure of the
 //!   database: 0, negative numbers and both ends of `i64` included.
-//! - Every method is one round trip to the server where nothing else is said. Through a
-//!   connection that has not run the statement yet, preparing it is another one, once.
+//! - Every method is one round trip to the server. Through a connection that has not run the
+//!   statement yet, preparing it is another one, once. In a transaction a refused `rename`,
+//!   `delete` or `buy_many` can be another one, to undo it.
 //! - Outside a transaction every call is one of its own, stored completely or not at all. If it
 //!   gives way to another transaction it is run again, a few times.
 //! - A typed error of the domain leaves a transaction usable.
@@ -34,8 +35,7 @@ pub trait UserRepo: Send + Sync {
     /// whatever role and date the new one had, and no id is used up.
     ///
     /// Of any number of callers at once with one name, exactly one gets
-    /// [`Registration::Created`]. One that loses such a race needs a second round trip, and may
-    /// leave a gap in the ids.
+    /// [`Registration::Created`]. One that loses such a race may leave a gap in the ids.
     async fn register(&self, new: &NewUser) -> Result<Registration>;
 
     /// Registers many, all or nothing, and answers in the order given; the ids of those created
@@ -87,7 +87,7 @@ pub trait CarRepo: Send + Sync {
     ///
     /// With a [`PurchaseKey`](crate::PurchaseKey) it can be repeated: the same key again returns
     /// the car it bought, as it is now, also to any number of callers at once (one that loses such
-    /// a race needs a second round trip, and may leave a gap in the ids). The key lives as long as
+    /// a race may leave a gap in the ids). The key lives as long as
     /// its car: after [`delete`](Self::delete) it buys again, and after
     /// [`transfer`](Self::transfer) it counts as used by the new owner.
     ///

@@ -118,12 +118,12 @@ impl TxState {
 
     /// Savepoints inside the one of this level were dropped unfinished.
     fn fail_unfinished(&mut self, level: usize) -> Result<()> {
+        self.refusal()?;
         if self.saved.len() > level {
             let failure = Failure::new("a savepoint in it was dropped unfinished");
             let writer = match std::mem::replace(&mut self.phase, Phase::Ended) {
                 Phase::Writing { writer, .. } => Some(writer),
-                Phase::Failed(_, writer) => writer,
-                Phase::Reading | Phase::Ended => None,
+                _ => None,
             };
             self.phase = Phase::Failed(failure, writer);
         }
@@ -175,6 +175,7 @@ impl Transaction for MemoryTx {
         let sound = state.fail_unfinished(0);
         let phase = std::mem::replace(&mut state.phase, Phase::Ended);
         sound?;
+        self.repos.0.gave_way.store(false, Relaxed);
         if let Phase::Writing { rows, writer } = phase {
             *shared.committed() = rows;
             drop(writer);
@@ -203,17 +204,21 @@ impl Transaction for MemoryTx {
     async fn release(&self, level: u32) -> Result<()> {
         let state = &mut *self.repos.0.state.lock().await;
         state.fail_unfinished(level as usize)?;
-        state.saved.pop().map(drop).ok_or(Error::TransactionClosed)
+        if level == 0 || state.saved.len() < level as usize {
+            return Err(Error::TransactionClosed);
+        }
+        state.saved.truncate(level as usize - 1);
+        Ok(())
     }
 
     async fn rollback_to(&self, level: u32) -> Result<()> {
         let state = &mut *self.repos.0.state.lock().await;
-        let open = state.saved.len() >= level as usize && !matches!(state.phase, Phase::Ended);
-        // Those inside it that were dropped unfinished go with it.
-        state.saved.truncate(level as usize);
-        let (true, Some(saved)) = (open, state.saved.pop()) else {
+        let ended = matches!(state.phase, Phase::Ended);
+        if ended || level == 0 || state.saved.len() < level as usize {
             return Err(Error::TransactionClosed);
-        };
+        }
+        // Those inside it that were dropped unfinished go with it.
+        let saved = state.saved.drain(level as usize - 1..).next().flatten();
         let phase = std::mem::replace(&mut state.phase, Phase::Reading);
         let writer = match phase {
             Phase::Writing { writer, .. } => Some(writer),

@@ -1,10 +1,12 @@
 //! Setting up a store.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use deadpool_postgres::WeakPool;
+use deadpool_postgres::{Pool, WeakPool};
 
 use super::PgStore;
 use super::connect::Settings;
@@ -17,10 +19,29 @@ use crate::error::Result;
 #[must_use = "a builder does nothing until `build`"]
 pub struct PgStoreBuilder {
     pub(super) settings: Settings,
+    pub(super) demand: Option<Demand>,
 }
 
+/// What must hold of a database before a store is made on it.
+pub(crate) type Demand = fn(Pool) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
 impl PgStoreBuilder {
-    /// The most connections that the store holds at once. Default: 16. 0 counts as 1.
+    /// Asks this of the database in [`build`](Self::build).
+    pub(crate) fn demand(mut self, demand: Demand) -> Self {
+        self.demand = Some(demand);
+        self
+    }
+
+    /// Another database of the same server.
+    pub(crate) fn database(mut self, name: &str) -> Self {
+        self.settings.database(name);
+        self
+    }
+
+    /// The most connections that the store works with at once. Default: 16. 0 counts as 1.
+    ///
+    /// One whose call was dropped during its statement does not count any more; the server has it
+    /// for up to 3 s longer, until the statement is cancelled.
     pub fn max_connections(mut self, number: usize) -> Self {
         self.settings.max_connections = number.max(1);
         self
@@ -83,7 +104,9 @@ impl PgStoreBuilder {
     ///
     /// # Errors
     /// [`Unavailable`](crate::Error::Unavailable) with the
-    /// [reason](crate::UnavailableReason) when no connection came about.
+    /// [reason](crate::UnavailableReason) when no connection came about;
+    /// [`Migration`](crate::Error::Migration) when the schema is not as it was
+    /// [required](Self::require_schema).
     pub async fn build(self) -> Result<PgStore> {
         let health = Arc::new(Health::new(self.settings.max_lifetime));
         let (pool, connections) = self.settings.pool(&health)?;
@@ -93,6 +116,9 @@ impl PgStoreBuilder {
         };
         let store = PgStore::new(pool, limits, health, Some(connections));
         store.shared.lease(store.shared.deadline()).await?;
+        if let Some(demand) = self.demand {
+            demand(store.pool().clone()).await?;
+        }
         let (idle, keep) = (self.settings.idle, self.settings.min_idle);
         let (pool, health) = (&store.shared.pool, &store.shared.health);
         tokio::spawn(close_idle(pool.weak(), Arc::downgrade(health), idle, keep));

@@ -37,7 +37,7 @@ impl Closing {
             returned.as_mut().enable();
             let busy = self.shared.health.on_loan();
             if busy == 0 || timeout_at(end.into(), returned.as_mut()).await.is_err() {
-                self.shared.end_connections();
+                self.shared.end_connections(busy > 0).await;
                 return busy;
             }
             returned.set(self.shared.health.returned());

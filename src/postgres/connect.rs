@@ -11,8 +11,10 @@ use deadpool_postgres::{
     ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Pool, QueueMode,
     RecyclingMethod, Runtime,
 };
+use futures_util::future::join_all;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio::time::timeout;
+use tokio_postgres::{CancelToken, Client, Config, NoTls};
 
 use super::health::{Health, Verdict};
 use crate::error::{Error, Result};
@@ -46,14 +48,14 @@ pub(super) struct PoolLimits {
 impl Settings {
     pub(super) fn from_url(url: &str) -> Result<Settings> {
         let mut config: Config = url.parse().map_err(|_| unreadable(url))?;
-        if config.get_hosts().is_empty() {
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(unreadable(url));
         }
         if config.get_application_name().is_none() {
             config.application_name("motorpool");
         }
         // Without these, a peer that vanished is noticed after hours. What the URL says wins.
-        if !url.contains("keepalives") {
+        if !names_keepalives(url) {
             config
                 .keepalives_idle(Duration::from_secs(10))
                 .keepalives_interval(Duration::from_secs(3))
@@ -73,6 +75,11 @@ impl Settings {
             max_lifetime: Duration::from_secs(30 * 60),
             idle: Duration::from_secs(10 * 60),
         })
+    }
+
+    /// The same server, another database.
+    pub(super) fn database(&mut self, name: &str) {
+        self.config.dbname(name);
     }
 
     pub(super) fn limits(&self) -> PoolLimits {
@@ -109,7 +116,11 @@ impl Settings {
             .runtime(Runtime::Tokio1)
             // The one used last is used next, so that those beyond what is needed become idle.
             .queue_mode(QueueMode::Lifo)
-            .pre_recycle(before_reuse(health, &connections))
+            .wait_timeout(Some(self.acquire))
+            .create_timeout(Some(self.connect))
+            .recycle_timeout(Some(self.connect))
+            .pre_recycle(discard_useless(health))
+            .post_recycle(note_suspects(health, &connections))
             .build()
             .map_err(|error| Error::Config {
                 reason: error.to_string(),
@@ -118,19 +129,27 @@ impl Settings {
     }
 }
 
-/// Looks at a connection that is about to be used again.
-fn before_reuse(health: &Arc<Health>, connections: &Arc<Connections>) -> Hook {
-    let (health, connections) = (Arc::clone(health), Arc::clone(connections));
-    Hook::sync_fn(move |client, metrics| match health.verdict(metrics) {
-        Verdict::Good => Ok(()),
-        Verdict::Check => {
-            connections.suspect(client);
-            Ok(())
-        }
+/// Takes a connection that is of no more use out of the pool before it is used again.
+fn discard_useless(health: &Arc<Health>) -> Hook {
+    let health = Arc::clone(health);
+    Hook::sync_fn(move |_, metrics| match health.verdict(metrics) {
+        Verdict::Good | Verdict::Check => Ok(()),
         Verdict::Discard(reason) => {
             health.discard(reason);
             Err(HookError::message("no longer of use"))
         }
+    })
+}
+
+/// Notes that a connection is to be checked by whoever takes it. After the pool has looked whether
+/// it is open: of a closed one nobody would hear again.
+fn note_suspects(health: &Arc<Health>, connections: &Arc<Connections>) -> Hook {
+    let (health, connections) = (Arc::clone(health), Arc::clone(connections));
+    Hook::sync_fn(move |client, metrics| {
+        if health.verdict(metrics) == Verdict::Check {
+            connections.suspect(client);
+        }
+        Ok(())
     })
 }
 
@@ -142,7 +161,7 @@ fn identity(client: &ClientWrapper) -> usize {
 /// The connections that a store has made.
 #[derive(Default)]
 pub(super) struct Connections {
-    tasks: Mutex<Vec<AbortHandle>>,
+    tasks: Mutex<Vec<(AbortHandle, CancelToken)>>,
     /// Those that were taken from the pool to be checked, and how many they are: nearly always
     /// none, and then nobody takes the lock.
     suspects: Mutex<HashSet<usize>>,
@@ -172,18 +191,31 @@ impl Connections {
         found
     }
 
-    /// Closes every connection, whatever it is doing.
-    pub(super) fn end(&self) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.drain(..).for_each(|task| task.abort());
+    /// Closes every connection, whatever it is doing. A server that works or waits does not notice
+    /// that, so if any is `busy` it is told to stop as well.
+    pub(super) async fn end(&self, busy: bool) {
+        let tasks = std::mem::take(&mut *self.tasks());
+        let cancel = tasks.into_iter().filter_map(|(task, cancel)| {
+            let open = !task.is_finished();
+            task.abort();
+            (busy && open).then_some(async move { cancel.cancel_query(NoTls).await })
+        });
+        let _ = timeout(CANCEL_LIMIT, join_all(cancel)).await;
     }
 
-    fn add(&self, task: &JoinHandle<()>) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.retain(|task| !task.is_finished());
-        tasks.push(task.abort_handle());
+    fn tasks(&self) -> MutexGuard<'_, Vec<(AbortHandle, CancelToken)>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, task: &JoinHandle<()>, client: &Client) {
+        let mut tasks = self.tasks();
+        tasks.retain(|(task, _)| !task.is_finished());
+        tasks.push((task.abort_handle(), client.cancel_token()));
     }
 }
+
+/// How long the server may take to be told.
+const CANCEL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Makes connections and remembers them.
 struct Connector(Arc<Connections>);
@@ -202,10 +234,20 @@ impl Connect for Connector {
                     tracing::debug!(%error, "a connection ended");
                 }
             });
-            self.0.add(&task);
+            self.0.add(&task, &client);
             Ok((client, task))
         })
     }
+}
+
+/// Whether the URL says something about keepalives itself, in its parameters or as a key.
+fn names_keepalives(url: &str) -> bool {
+    let parameters = match url.contains("://") {
+        true => url.split_once('?').map_or("", |(_, parameters)| parameters),
+        false => url,
+    };
+    let mut keys = parameters.split(['&', ' ']).map(str::trim_start);
+    keys.any(|key| key.starts_with("keepalives"))
 }
 
 /// Milliseconds as the server takes them: at most `i32::MAX`, and never 0, which would mean no

@@ -1,5 +1,5 @@
-//! What the driver and the server say, as the crate's own error. This is the one place that knows
-//! SQLSTATEs and the names of constraints.
+//! What the driver and the server say, as the crate's own error. This is the one place that gives
+//! SQLSTATEs and constraints their meaning.
 //!
 //! `DbError` is never kept: its detail holds the values of the row that was refused, and both its
 //! `Display` and its `Debug` print it. A configuration error of the driver is never kept either:
@@ -9,7 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use deadpool_postgres::{HookError, PoolError, TimeoutType};
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::error::{Error, Failure, Source, UnavailableReason};
 use crate::model::UserId;
@@ -23,9 +23,13 @@ pub(super) fn from_driver(error: tokio_postgres::Error, read_only: bool) -> Erro
         return from_server(db, read_only);
     }
     let words = error.to_string();
-    let closed = error.is_closed();
+    // The driver has no public kind for the last two; these words are its whole text. After them
+    // nobody knows where in its answers the server is.
+    let closed = error.is_closed()
+        || words == "unexpected message from server"
+        || words == "error parsing response from server";
     match error.into_source() {
-        None if closed => unavailable(UnavailableReason::ConnectionLost, None),
+        source if closed => unavailable(UnavailableReason::ConnectionLost, source),
         Some(source) if source.is::<io::Error>() => {
             unavailable(UnavailableReason::ConnectionLost, Some(source))
         }
@@ -45,10 +49,19 @@ fn from_server(db: &DbError, read_only: bool) -> Error {
         other => match other.get(..2).unwrap_or_default() {
             "08" => UnavailableReason::ConnectionLost,
             "28" => UnavailableReason::Authentication,
+            // The server ends the connection with it, and it may do so in the middle of a commit.
+            _ if ends_session(db) => UnavailableReason::ConnectionLost,
             _ => return Error::Database(failure),
         },
     };
     unavailable(reason, Some(Box::new(failure)))
+}
+
+fn ends_session(db: &DbError) -> bool {
+    matches!(
+        db.parsed_severity(),
+        Some(Severity::Fatal | Severity::Panic)
+    )
 }
 
 /// The words of the server that may be repeated.
@@ -84,11 +97,12 @@ pub(crate) fn from_pool(error: PoolError, waited: Duration) -> Error {
 fn from_connect(error: tokio_postgres::Error) -> Error {
     if error.as_db_error().is_some() {
         return match from_driver(error, false) {
-            // Class 08 while connecting: no statement was under way that could be lost.
+            // While connecting no statement was under way that could be lost. What the server says
+            // is the reason.
             Error::Unavailable {
                 source,
                 reason: UnavailableReason::ConnectionLost,
-            } => unavailable(UnavailableReason::NotAccepting, source),
+            } => unavailable(UnavailableReason::Other, source),
             Error::Database(failure) => {
                 unavailable(UnavailableReason::Other, Some(Box::new(failure)))
             }
@@ -135,7 +149,7 @@ fn reason_of_io(error: &io::Error) -> UnavailableReason {
     }
 }
 
-pub(super) fn unavailable(reason: UnavailableReason, source: Option<Source>) -> Error {
+pub(crate) fn unavailable(reason: UnavailableReason, source: Option<Source>) -> Error {
     Error::Unavailable { reason, source }
 }
 

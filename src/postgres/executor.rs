@@ -2,7 +2,7 @@
 //! call has.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool, Timeouts};
@@ -55,11 +55,16 @@ impl Shared {
             if !suspect {
                 return Ok(lease);
             }
-            match timeout(CHECK_LIMIT.min(deadline.left()), lease.check()).await {
+            // Half of the time is left for the call itself.
+            let limit = CHECK_LIMIT.min(deadline.left() / 2);
+            match timeout(limit, lease.check()).await {
                 Ok(true) => return Ok(lease),
                 Ok(false) => lease.give_up(Reason::Unanswered),
                 Err(_) => {
-                    self.health.condemn();
+                    // A caller who had hardly any time to wait says nothing about the others.
+                    if limit >= CHECK_LIMIT / 4 {
+                        self.health.condemn();
+                    }
                     lease.give_up(Reason::Unanswered);
                 }
             }
@@ -67,19 +72,28 @@ impl Shared {
     }
 
     async fn acquire(&self, started: Instant, deadline: Deadline) -> Result<Lease> {
-        if self.closed.load(Relaxed) {
-            return Err(error::unavailable(UnavailableReason::Closed, None));
-        }
+        self.refuse_closed()?;
         let left = deadline.left();
         // A moment longer than the pool's own limits, which know what was being waited for.
         let patience = left + Duration::from_millis(5);
         match timeout(patience, self.object(started, left)).await {
-            Ok(Ok(object)) => Ok(Lease::new(object, Arc::clone(&self.health))),
+            Ok(Ok(object)) => {
+                let lease = Lease::new(object, Arc::clone(&self.health));
+                // Again, now that whoever closes the store counts this connection.
+                self.refuse_closed().map(|()| lease)
+            }
             Ok(Err(error)) => Err(error::from_pool(error, started.elapsed())),
             Err(_) if self.all_in_use() => Err(Error::PoolExhausted {
                 waited: started.elapsed(),
             }),
             Err(_) => Err(error::unavailable(UnavailableReason::ConnectTimeout, None)),
+        }
+    }
+
+    fn refuse_closed(&self) -> Result<()> {
+        match self.closed.load(SeqCst) {
+            true => Err(error::unavailable(UnavailableReason::Closed, None)),
+            false => Ok(()),
         }
     }
 
@@ -103,16 +117,16 @@ impl Shared {
 
     /// From now on every call is refused.
     pub(super) fn stop_calls(&self) {
-        self.closed.store(true, Relaxed);
+        self.closed.store(true, SeqCst);
         if self.connections.is_some() {
             self.pool.close();
         }
     }
 
     /// Closes every connection of the store's own pool.
-    pub(super) fn end_connections(&self) {
+    pub(super) async fn end_connections(&self, busy: bool) {
         if let Some(connections) = &self.connections {
-            connections.end();
+            connections.end(busy).await;
         }
     }
 
@@ -204,9 +218,26 @@ impl Executor {
         statement: &Statement,
         params: &Params<'_>,
     ) -> Result<Vec<Row>> {
+        self.query_by(self.deadline(), statement, params).await
+    }
+
+    /// The time that a call has, from now.
+    pub(super) fn deadline(&self) -> Deadline {
+        match self {
+            Executor::Pool(shared) => shared.deadline(),
+            Executor::Transaction(tx) => tx.deadline(),
+        }
+    }
+
+    /// [`query`](Self::query), for a call that may need more than one.
+    pub(super) async fn query_by(
+        &self,
+        deadline: Deadline,
+        statement: &Statement,
+        params: &Params<'_>,
+    ) -> Result<Vec<Row>> {
         match self {
             Executor::Pool(shared) => {
-                let deadline = shared.deadline();
                 let mut attempt = 1;
                 loop {
                     match shared.query(deadline, statement, params).await {
@@ -216,7 +247,7 @@ impl Executor {
                     }
                 }
             }
-            Executor::Transaction(tx) => tx.query(statement, params).await,
+            Executor::Transaction(tx) => tx.query(deadline, statement, params).await,
         }
     }
 

@@ -1,10 +1,15 @@
 //! Which connections are still of use, and how many left the pool for which reason.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::Metrics;
+use deadpool_postgres::{Metrics, ObjectId};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -49,6 +54,8 @@ pub(super) struct Health {
     /// Connections on loan.
     on_loan: AtomicUsize,
     returned: Notify,
+    /// By connection. A connection does not outlive a crash.
+    eras: Mutex<HashMap<ObjectId, i64>>,
     max_lifetime: Duration,
     jitter: RandomState,
     discarded: [AtomicU64; 6],
@@ -71,6 +78,7 @@ impl Health {
             condemned: AtomicU64::new(0),
             on_loan: AtomicUsize::new(0),
             returned: Notify::new(),
+            eras: Mutex::default(),
             max_lifetime,
             jitter: RandomState::new(),
             discarded: Default::default(),
@@ -127,21 +135,38 @@ impl Health {
     }
 
     pub(super) fn lend(&self) {
-        self.on_loan.fetch_add(1, Relaxed);
+        self.on_loan.fetch_add(1, SeqCst);
     }
 
     pub(super) fn take_back(&self) {
-        self.on_loan.fetch_sub(1, Relaxed);
+        self.on_loan.fetch_sub(1, SeqCst);
         self.returned.notify_waiters();
     }
 
     pub(super) fn on_loan(&self) -> usize {
-        self.on_loan.load(Relaxed)
+        self.on_loan.load(SeqCst)
     }
 
     /// Ends when a connection comes back, or goes.
     pub(super) fn returned(&self) -> Notified<'_> {
         self.returned.notified()
+    }
+
+    pub(super) fn era(&self, connection: ObjectId) -> Option<i64> {
+        self.eras().get(&connection).copied()
+    }
+
+    pub(super) fn set_era(&self, connection: ObjectId, era: i64) {
+        let mut eras = self.eras();
+        // Most of so many are gone; those that are not are asked again.
+        if eras.len() >= 1000 {
+            eras.clear();
+        }
+        eras.insert(connection, era);
+    }
+
+    fn eras(&self) -> MutexGuard<'_, HashMap<ObjectId, i64>> {
+        self.eras.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> u64 {

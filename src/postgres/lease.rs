@@ -24,11 +24,12 @@ use crate::error::{Error, Result, UnavailableReason};
 /// instead.
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often, and how many times, a statement that nobody waits for is cancelled before its
-/// connection is closed over it. More than once, because a cancel request that overtakes its
-/// statement has no effect.
-const CANCEL_EVERY: Duration = Duration::from_millis(50);
-const CANCEL_TIMES: u32 = 40;
+/// How many times a statement that nobody waits for is cancelled before its connection is closed
+/// over it, and the first pause between, which doubles. More than once, because a cancel request
+/// that overtakes its statement has no effect; not often, because a server that is silent finds
+/// them all when it is back.
+const CANCEL_TIMES: u32 = 5;
+const CANCEL_PAUSE: Duration = Duration::from_millis(50);
 
 /// The savepoint around a statement that may be refused.
 const SAVE: &str = "SAVEPOINT motorpool_statement";
@@ -39,6 +40,12 @@ const UNDO: &str =
 /// What a connection under suspicion is asked.
 const CHECK: Statement = Statement::read(
     "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'",
+);
+
+/// What changes with every crash of the server: it throws its statistics away then, and keeps them
+/// when it is stopped in order.
+pub(super) const ERA: Statement = Statement::read(
+    "SELECT coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0) FROM pg_stat_archiver",
 );
 
 /// The transaction's id once it has one, in 64 bits.
@@ -134,6 +141,29 @@ impl Lease {
         self.note(begun, then)
     }
 
+    /// The time between two crashes of the server in which the connection was made, 0 if the server
+    /// does not tell. One round trip for each connection, not for each transaction.
+    pub(super) async fn era(&mut self) -> i64 {
+        let Some(object) = self.object.as_ref() else {
+            return 0;
+        };
+        let id = Object::id(object);
+        if let Some(era) = self.health.era(id) {
+            return era;
+        }
+        let rows = self.query(&ERA, &[]).await;
+        let rows = rows.unwrap_or_default();
+        let era = rows.first().and_then(|row| row.try_get(0).ok());
+        let era = era.unwrap_or(0);
+        self.health.set_era(id, era);
+        era
+    }
+
+    /// Whether the connection is known to be closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.object.as_ref().is_none_or(|object| object.is_closed())
+    }
+
     /// Ends the transaction with COMMIT or ROLLBACK. An error of the server ends it as well.
     pub(super) async fn end(&mut self, sql: &str) -> Result<()> {
         let object = self.object.as_ref().ok_or_else(lost)?;
@@ -167,8 +197,9 @@ impl Lease {
         self.doing = Doing::Statement;
         let (rows, undone) = guarded(object, statement, params, ask_id).await;
         if rows.as_ref().is_err_and(is_stale) {
-            // For the next transaction; this one is aborted.
+            // For the next transaction; this one is aborted. Which of the two it was is not known.
             object.statement_cache.remove(statement.sql, &[]);
+            object.statement_cache.remove(TRANSACTION_ID, &[]);
         }
         let rows = self.note(rows, Doing::Transaction);
         let aborted = rows.is_err() && !undone;
@@ -268,7 +299,7 @@ impl Lease {
 
 /// Ends a connection whose statement nobody waits for: the statement is cancelled until it has
 /// stopped, then the connection is closed. Its slot in the pool is free already.
-fn abandon(client: ClientWrapper) {
+pub(crate) fn abandon(client: ClientWrapper) {
     let Ok(runtime) = Handle::try_current() else {
         return;
     };
@@ -276,11 +307,13 @@ fn abandon(client: ClientWrapper) {
         let cancel = client.cancel_token();
         // Answered once the statement before it is over.
         let mut quiet = pin!(client.simple_query(""));
+        let mut pause = CANCEL_PAUSE;
         for _ in 0..CANCEL_TIMES {
-            let _ = timeout(CANCEL_EVERY, cancel.cancel_query(NoTls)).await;
-            if timeout(CANCEL_EVERY, &mut quiet).await.is_ok() {
+            let _ = timeout(pause, cancel.cancel_query(NoTls)).await;
+            if timeout(pause, &mut quiet).await.is_ok() {
                 break;
             }
+            pause *= 2;
         }
     });
 }

@@ -8,6 +8,7 @@ pub(crate) mod error;
 mod executor;
 mod health;
 mod lease;
+mod outcome;
 mod purchases;
 mod row;
 mod statement;
@@ -29,6 +30,7 @@ use self::connect::{Connections, Settings};
 use self::executor::{Executor, Limits, Shared};
 pub use self::health::Discarded;
 use self::health::Health;
+pub(crate) use self::lease::abandon;
 use self::statement::Statement;
 use self::users::PgUsers;
 use crate::error::{CommitOutcome, CommitToken, Result};
@@ -74,6 +76,7 @@ impl PgStore {
     pub fn builder(url: &str) -> Result<PgStoreBuilder> {
         Ok(PgStoreBuilder {
             settings: Settings::from_url(url)?,
+            demand: None,
         })
     }
 
@@ -82,25 +85,27 @@ impl PgStore {
     /// [`with_call_timeout`](Self::with_call_timeout) says.
     ///
     /// The pool should recycle with [`RecyclingMethod::Fast`](deadpool_postgres::RecyclingMethod):
-    /// the store hands back no connection that would need more.
+    /// the store hands back no connection that would need more. It relies on the host for the
+    /// same: a connection that the host hands back inside an open transaction makes the store's
+    /// next write a part of that.
     pub fn from_pool(pool: Pool) -> PgStore {
         let limits = Limits {
             call: connect::DEFAULT_CALL,
             own_pool: None,
         };
-        Self::new(pool, limits, Health::new(Duration::MAX), None)
+        Self::new(pool, limits, Arc::new(Health::new(Duration::MAX)), None)
     }
 
     fn new(
         pool: Pool,
         limits: Limits,
-        health: impl Into<Arc<Health>>,
+        health: Arc<Health>,
         connections: Option<Arc<Connections>>,
     ) -> PgStore {
         Self::over(Shared {
             pool,
             limits,
-            health: health.into(),
+            health,
             connections,
             closed: AtomicBool::new(false).into(),
         })
@@ -117,8 +122,9 @@ impl PgStore {
     }
 
     /// The same store, on the same pool, with another limit for each of its calls: a short one for
-    /// a page that somebody waits for, a long one for a nightly job. The server's own
-    /// `statement_timeout` stays what it is.
+    /// a page that somebody waits for. A longer one needs a longer
+    /// [`statement_timeout`](PgStoreBuilder::statement_timeout) too, because that of the
+    /// connections stays what it is.
     #[must_use]
     pub fn with_call_timeout(&self, limit: Duration) -> PgStore {
         let mut shared = (*self.shared).clone();
@@ -126,7 +132,8 @@ impl PgStore {
         Self::over(shared)
     }
 
-    /// The pool, for the host's own queries.
+    /// The pool, for the host's own queries. What the host sets on a connection, and a transaction
+    /// that it leaves open, is there for the next who takes it.
     pub fn pool(&self) -> &Pool {
         &self.shared.pool
     }
@@ -152,16 +159,22 @@ impl PgStore {
         }
     }
 
-    /// How a commit ended that gave [`CommitUnknown`](crate::Error::CommitUnknown). One round
-    /// trip.
+    /// How a commit ended that gave [`CommitUnknown`](crate::Error::CommitUnknown). Two round
+    /// trips, after a crash three.
     ///
-    /// The server remembers it through a restart, and for as long as it keeps the status of old
-    /// transactions (hundreds of millions of them).
+    /// The server remembers it for as long as it keeps the status of old transactions (hundreds of
+    /// millions of them), also through a restart. A crash is another matter: numbers of transactions
+    /// that were lost in it are given out again. The answer is right until the server's next
+    /// checkpoint after it (`checkpoint_timeout`, 5 minutes by default), and with
+    /// `track_commit_timestamp = on` for longer; later, what may be another transaction's commit is
+    /// [`Unknown`](CommitOutcome::Unknown). Two crashes between the commit and the question cannot
+    /// be told from one, so ask as soon as the server is back.
     ///
     /// # Errors
     /// Those of the connection: as long as the server cannot be reached, nobody knows.
     pub async fn commit_outcome(&self, token: &CommitToken) -> Result<CommitOutcome> {
-        tx::outcome(&self.shared, token).await
+        let executor = Executor::Pool(Arc::clone(&self.shared));
+        outcome::outcome(&executor, token).await
     }
 
     /// Closes the store and all its clones. From this moment on new calls give
@@ -215,7 +228,6 @@ impl Store for PgStore {
 }
 
 impl fmt::Debug for PgStore {
-    // The pool's own form would print the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PgStore")
             .field("limits", &self.shared.limits)

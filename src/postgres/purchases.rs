@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::executor::Executor;
+use super::executor::{Deadline, Executor};
 use super::row;
 use super::statement::Statement;
 use crate::error::{Error, Result};
@@ -109,9 +109,10 @@ impl<'a> Purchases<'a> {
         if self.new.is_empty() {
             return Ok(Vec::new());
         }
+        let deadline = executor.deadline();
         let mut attempt = 1;
         loop {
-            match self.try_buy(executor).await {
+            match self.try_buy(executor, deadline).await {
                 Err(Error::Database(failure))
                     if failure.sqlstate() == Some("22012") && attempt < ATTEMPTS =>
                 {
@@ -122,10 +123,11 @@ impl<'a> Purchases<'a> {
         }
     }
 
-    async fn try_buy(&self, executor: &Executor) -> Result<Vec<Car>> {
+    async fn try_buy(&self, executor: &Executor, deadline: Deadline) -> Result<Vec<Car>> {
         let store = self.reused.is_none();
         let rows = executor
-            .query(
+            .query_by(
+                deadline,
                 &BUY_MANY,
                 &[
                     &self.models,

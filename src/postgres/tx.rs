@@ -11,10 +11,9 @@ use tokio_postgres::Row;
 use super::cars::PgCars;
 use super::executor::{Deadline, Executor, Shared};
 use super::lease::Lease;
-use super::row;
 use super::statement::{Params, Statement};
 use super::users::PgUsers;
-use crate::error::{CommitOutcome, CommitToken, Error, Failure, Result};
+use crate::error::{CommitToken, Error, Failure, Result};
 use crate::repo::{CarRepo, UserRepo};
 use crate::store::{IsolationLevel, Transaction, Tx, TxOptions};
 
@@ -28,6 +27,8 @@ struct PgTransaction {
 /// What the repositories of a transaction work on.
 pub(super) struct TxInner {
     shared: Arc<Shared>,
+    /// For the token of a commit.
+    era: i64,
     // Statements of one transaction run one after the other.
     state: Mutex<State>,
     /// See [`Transaction::gave_way`].
@@ -65,11 +66,19 @@ pub(super) async fn begin(shared: &Arc<Shared>, options: &TxOptions) -> Result<T
     let deadline = shared.deadline();
     let mut lease = shared.lease(deadline).await?;
     let sent = Instant::now();
-    let begun = lease.begin(begin_sql(options), options.is_read_only());
+    let begun = async {
+        let era = match options.is_read_only() {
+            true => 0,
+            false => lease.era().await,
+        };
+        let begun = lease.begin(begin_sql(options), options.is_read_only());
+        begun.await.map(|()| era)
+    };
     let begun = deadline.bound(begun).await;
-    begun.map_err(|error| shared.timed_out(error, sent))?;
+    let era = begun.map_err(|error| shared.timed_out(error, sent))?;
     let inner = Arc::new(TxInner {
         shared: Arc::clone(shared),
+        era,
         state: Mutex::new(State {
             phase: Phase::Open(lease),
             id: None,
@@ -103,17 +112,29 @@ impl TxInner {
     /// Runs a statement in the transaction.
     pub(super) async fn query(
         &self,
+        deadline: Deadline,
         statement: &Statement,
         params: &Params<'_>,
     ) -> Result<Vec<Row>> {
-        self.in_time(self.run(statement, params)).await
+        self.in_time(deadline, self.run(statement, params)).await
+    }
+
+    pub(super) fn deadline(&self) -> Deadline {
+        self.shared.deadline()
     }
 
     /// Bounds a piece of work by the time that a call has.
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn in_time<T>(
+        &self,
+        deadline: Deadline,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let started = Instant::now();
-        let result = self.shared.deadline().bound(work).await;
-        result.map_err(|error| self.shared.timed_out(error, started))
+        match deadline.bound(work).await {
+            // A call that waited for another one in its transaction says nothing of the server.
+            Err(error @ Error::Timeout { .. }) if self.state.try_lock().is_err() => Err(error),
+            result => result.map_err(|error| self.shared.timed_out(error, started)),
+        }
     }
 
     async fn run(&self, statement: &Statement, params: &Params<'_>) -> Result<Vec<Row>> {
@@ -171,9 +192,12 @@ impl TxInner {
     async fn release(&self, level: u32) -> Result<()> {
         let state = &mut *self.state.lock().await;
         state.fail_unfinished(level);
+        // Not the level of somebody else who shares the transaction.
+        if level == 0 || state.level < level {
+            return Err(Error::TransactionClosed);
+        }
         let lease = state.take()?;
-        self.command(state, lease, RELEASE, level.saturating_sub(1))
-            .await
+        self.command(state, lease, RELEASE, level - 1).await
     }
 
     async fn undo(&self, level: u32) -> Result<()> {
@@ -210,15 +234,16 @@ impl TxInner {
     async fn commit(&self) -> Result<()> {
         let deadline = self.shared.deadline();
         match self.end(deadline).await? {
+            // What the server has not been asked to commit it rolls back.
+            (Phase::Open(lease), _) if lease.is_closed() => {
+                let first = Failure::new("the connection was lost before the commit");
+                Err(Error::RolledBack(first))
+            }
             (Phase::Open(mut lease), id) => {
                 let sent = Instant::now();
                 let committed = deadline.bound(lease.end("COMMIT")).await;
-                committed.map_err(|error| {
-                    let error = not_committed(self.shared.timed_out(error, sent), id);
-                    let gave_way = matches!(error, Error::Conflict(_));
-                    self.gave_way.store(gave_way, Relaxed);
-                    error
-                })
+                self.gave_way.store(false, Relaxed);
+                committed.map_err(|error| self.not_committed(error, id, sent))
             }
             (Phase::Failed { lease, first }, _) => {
                 if let Some(mut lease) = lease {
@@ -228,6 +253,27 @@ impl TxInner {
                 Err(Error::RolledBack(first))
             }
             (Phase::Ended, _) => Err(Error::TransactionClosed),
+        }
+    }
+
+    /// What it means that COMMIT failed.
+    fn not_committed(&self, error: Error, id: Option<i64>, sent: Instant) -> Error {
+        match (error, id) {
+            // The server answered, and what it refuses to commit it has rolled back.
+            (Error::Database(failure), _) => Error::RolledBack(failure),
+            (error @ Error::Conflict(_), _) => {
+                self.gave_way.store(true, Relaxed);
+                error
+            }
+            // No answer, or one from a server that is going down.
+            (error, Some(id)) => {
+                self.shared.timed_out(error, sent);
+                Error::CommitUnknown {
+                    token: CommitToken::new(id.cast_unsigned(), self.era),
+                }
+            }
+            // It wrote nothing, so there was nothing to commit.
+            (error, None) => self.shared.timed_out(error, sent),
         }
     }
 
@@ -311,34 +357,22 @@ impl Transaction for PgTransaction {
     }
 
     async fn savepoint(&self) -> Result<u32> {
-        self.inner.in_time(self.inner.save()).await
+        let tx = &self.inner;
+        tx.in_time(tx.deadline(), tx.save()).await
     }
 
     async fn release(&self, level: u32) -> Result<()> {
-        self.inner.in_time(self.inner.release(level)).await
+        let tx = &self.inner;
+        tx.in_time(tx.deadline(), tx.release(level)).await
     }
 
     async fn rollback_to(&self, level: u32) -> Result<()> {
-        self.inner.in_time(self.inner.undo(level)).await
+        let tx = &self.inner;
+        tx.in_time(tx.deadline(), tx.undo(level)).await
     }
 
     fn gave_way(&self) -> bool {
         self.inner.gave_way.load(Relaxed)
-    }
-}
-
-/// What it means that COMMIT failed.
-fn not_committed(error: Error, id: Option<i64>) -> Error {
-    match (error, id) {
-        // The server answered, and what it refuses to commit it has rolled back.
-        (Error::Database(failure), _) => Error::RolledBack(failure),
-        (error @ Error::Conflict(_), _) => error,
-        // No answer, or one from a server that is going down.
-        (_, Some(id)) => Error::CommitUnknown {
-            token: CommitToken::new(id.cast_unsigned()),
-        },
-        // It wrote nothing, so there was nothing to commit.
-        (error, None) => error,
     }
 }
 
@@ -354,24 +388,4 @@ fn failure_of(error: &Error) -> Failure {
             }
         }
     }
-}
-
-const OUTCOME: Statement = Statement::read("SELECT pg_xact_status($1::text::xid8)");
-
-/// How a commit ended whose answer was lost.
-pub(super) async fn outcome(shared: &Arc<Shared>, token: &CommitToken) -> Result<CommitOutcome> {
-    let executor = Executor::Pool(Arc::clone(shared));
-    let row = match executor.query_one(&OUTCOME, &[&token.to_string()]).await {
-        // Of a transaction that this server has not begun yet it knows nothing.
-        Err(Error::Database(failure)) if failure.sqlstate() == Some("22023") => {
-            return Ok(CommitOutcome::Unknown);
-        }
-        row => row?,
-    };
-    Ok(match row::computed::<Option<&str>>(&row, 0)? {
-        Some("committed") => CommitOutcome::Committed,
-        Some("aborted") => CommitOutcome::RolledBack,
-        Some("in progress") => CommitOutcome::InProgress,
-        _ => CommitOutcome::Unknown,
-    })
 }

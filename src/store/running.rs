@@ -19,8 +19,7 @@ pub struct Running<'a, S: ?Sized, T, E, F, Fut> {
     store: &'a S,
     options: TxOptions,
     attempt: u32,
-    // Boxed, like everything here that could not be moved.
-    f: Box<F>,
+    f: F,
     state: State<'a, T, E, Fut>,
 }
 
@@ -36,7 +35,7 @@ enum State<'a, T, E, Fut> {
     Done,
 }
 
-// Nothing in it is pinned in place.
+// Nothing in it is pinned in place: the closure is only called, and what is polled is boxed.
 impl<S: ?Sized, T, E, F, Fut> Unpin for Running<'_, S, T, E, F, Fut> {}
 
 impl<'a, S: ?Sized, T, E, F, Fut> Running<'a, S, T, E, F, Fut> {
@@ -45,7 +44,7 @@ impl<'a, S: ?Sized, T, E, F, Fut> Running<'a, S, T, E, F, Fut> {
             store,
             options,
             attempt: 1,
-            f: Box::new(f),
+            f,
             state: State::Begin,
         }
     }

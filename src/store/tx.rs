@@ -40,7 +40,7 @@ pub trait Transaction: Send + Sync {
     /// Undoes what was done since the savepoint, failures included, and ends it.
     async fn rollback_to(&self, level: u32) -> Result<()>;
 
-    /// Whether any statement in it gave way to another transaction
+    /// Whether the last statement that ran in it, or its commit, gave way to another transaction
     /// ([`Conflict`](Error::Conflict)), so that running the whole of it again may succeed.
     fn gave_way(&self) -> bool;
 }
@@ -48,7 +48,9 @@ pub trait Transaction: Send + Sync {
 /// The handle of a transaction. It is owned and can be cloned into the futures that work in it;
 /// they share one transaction and one connection, and their statements run one after the other.
 ///
-/// Dropped with all its clones and unfinished, the transaction is rolled back.
+/// Dropped with all its clones and unfinished, the transaction is rolled back. A future that works
+/// in the transaction has to be polled or dropped: one that is kept halfway through a statement
+/// lets the others wait until their time is over.
 #[derive(Clone)]
 pub struct Tx {
     pub(super) inner: Arc<dyn Transaction>,
@@ -79,8 +81,9 @@ impl Tx {
     /// # Errors
     /// [`RolledBack`](Error::RolledBack), with the first failure, if anything in the transaction
     /// failed, also when the caller went on after it; [`Conflict`](Error::Conflict) if it gave way
-    /// at the commit itself; [`CommitUnknown`](Error::CommitUnknown) if the connection was lost
-    /// before the answer; [`TransactionClosed`](Error::TransactionClosed) if it has ended already.
+    /// at the commit itself; [`CommitUnknown`](Error::CommitUnknown) if the connection or the time
+    /// was lost before the answer; [`Timeout`](Error::Timeout) if a statement of a clone went on
+    /// for all of the time, after which the transaction is still open; [`TransactionClosed`](Error::TransactionClosed) if it has ended already.
     pub async fn commit(self) -> Result<()> {
         self.inner.commit().await
     }

@@ -61,6 +61,17 @@ impl Watch {
         self.until(&sql, 0).await;
     }
 
+    /// Waits until there are this many.
+    pub async fn until_backends(&self, number: i64) {
+        self.until(&format!("SELECT count(*) {STORE}"), number)
+            .await;
+    }
+
+    /// Waits until there is none.
+    pub async fn ended(&self) {
+        self.until_backends(0).await;
+    }
+
     /// Waits until this many of them wait for a lock.
     pub async fn waiting(&self, number: i64) {
         let sql = format!("SELECT count(*) {STORE} AND wait_event_type = 'Lock'");

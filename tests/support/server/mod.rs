@@ -181,7 +181,18 @@ impl Server {
         wait_until("the server's processes did not end", TO_STOP, gone)
     }
 
-    /// Starts a server again that was killed: the same data, socket and port.
+    /// Ends the server as its operator does, and waits for that. Its clients are sent away.
+    pub fn shut_down(&mut self) -> Result<(), String> {
+        let Some(mut postmaster) = self.process.take() else {
+            return Ok(());
+        };
+        signal("INT", &[postmaster.id()])?;
+        postmaster.wait().map_err(|e| format!("postgres: {e}"))?;
+        self.forget(postmaster.id());
+        Ok(())
+    }
+
+    /// Starts a server again that has ended: the same data, socket and port.
     pub fn start_again(&mut self) -> Result<(), String> {
         match self.process {
             Some(_) => Err("the server is running".into()),

@@ -1,0 +1,40 @@
+//! What the role of an application may do: work with the rows of the tables and read the history,
+//! nothing else. Ids are handed out by the tables, so it may not choose them.
+
+use super::session::Session;
+use crate::error::Result;
+
+/// The setting of a database that names the role, quoted as in SQL. [`provision`](super::provision)
+/// sets it.
+pub(super) const APP_ROLE: &str = "motorpool.app_role";
+
+/// The grants to that role, where the database has one. A new column that the application writes
+/// is added here. In a database that is not fully migrated some tables and columns are missing;
+/// what is there is granted, the history above all.
+pub(super) const GRANTS: &str = "DO $grants$
+DECLARE
+    app text := current_setting('motorpool.app_role', true);
+    rights text;
+BEGIN
+    IF app <> '' THEN
+        FOREACH rights IN ARRAY ARRAY[
+            'SELECT ON motorpool_schema_history',
+            'SELECT, DELETE, INSERT (username, created_at, role), UPDATE (username, role) ON users',
+            'SELECT, DELETE, INSERT (model, owner_id, purchase_key) ON cars',
+            'UPDATE (owner_id, purchase_key) ON cars',
+            'USAGE ON SEQUENCE users_id_seq, cars_id_seq'
+        ] LOOP
+            BEGIN
+                EXECUTE format('GRANT %s TO %s', rights, app);
+            EXCEPTION WHEN undefined_table OR undefined_column THEN NULL;
+            END;
+        END LOOP;
+    END IF;
+END
+$grants$";
+
+/// Grants to the application's role, where the database has one, what it needs of the tables.
+pub(super) async fn grant(session: &Session) -> Result<()> {
+    let what = "granting to the application's role";
+    session.batch(what, GRANTS).await
+}

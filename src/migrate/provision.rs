@@ -1,0 +1,235 @@
+//! Roles, database and schema, from an administrator's connection.
+
+use std::fmt;
+
+use postgres_protocol::password::scram_sha_256;
+
+use super::grants::APP_ROLE;
+use super::session::{Session, value};
+use crate::error::Result;
+use crate::postgres::PgStore;
+
+/// The roles and the database to make.
+///
+/// - The owner owns everything and cannot log in.
+/// - The migrator logs in and acts as the owner: it runs the migrations.
+/// - The app role logs in for the service. It can work with the rows of the tables and read the
+///   history, nothing else; [`Migrator::up`](super::Migrator::up) grants it what new tables need.
+#[derive(Clone)]
+pub struct Provision {
+    database: String,
+    schema: String,
+    owner: String,
+    migrator: String,
+    app: String,
+    migrator_password: Option<String>,
+    app_password: Option<String>,
+}
+
+impl Provision {
+    /// A database of this name, with a schema of the same name, and the roles `…_owner`,
+    /// `…_migrator` and `…_app`.
+    pub fn new(database: &str) -> Self {
+        Provision {
+            database: database.to_owned(),
+            schema: database.to_owned(),
+            owner: format!("{database}_owner"),
+            migrator: format!("{database}_migrator"),
+            app: format!("{database}_app"),
+            migrator_password: None,
+            app_password: None,
+        }
+    }
+
+    /// Another name for the schema.
+    #[must_use]
+    pub fn schema(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.schema);
+        self
+    }
+
+    /// Other names for the owner, the migrator and the app role.
+    #[must_use]
+    pub fn roles(mut self, owner: &str, migrator: &str, app: &str) -> Self {
+        owner.clone_into(&mut self.owner);
+        migrator.clone_into(&mut self.migrator);
+        app.clone_into(&mut self.app);
+        self
+    }
+
+    /// The migrator's password, for when the role is made. Without one it cannot log in with a
+    /// password.
+    #[must_use]
+    pub fn migrator_password(mut self, password: impl Into<String>) -> Self {
+        self.migrator_password = Some(password.into());
+        self
+    }
+
+    /// The app role's password, likewise.
+    #[must_use]
+    pub fn app_password(mut self, password: impl Into<String>) -> Self {
+        self.app_password = Some(password.into());
+        self
+    }
+
+    /// The names of the owner, the migrator and the app role.
+    pub fn role_names(&self) -> [&str; 3] {
+        [&self.owner, &self.migrator, &self.app]
+    }
+}
+
+impl fmt::Debug for Provision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provision")
+            .field("database", &self.database)
+            .field("schema", &self.schema)
+            .field("roles", &self.role_names())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`provision`] made that was not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Provisioned {
+    /// Roles, by name.
+    pub roles: Vec<String>,
+    /// The database.
+    pub database: bool,
+    /// The schema.
+    pub schema: bool,
+}
+
+/// Makes the roles, the database and the schema, with the privileges and settings of each; nothing
+/// is left to PUBLIC. Run again it changes nothing: roles that are there keep their passwords.
+///
+/// `admin` is the URL of a role that may make roles and databases. Passwords reach the server only
+/// as SCRAM verifiers, so they do not stand in its log.
+///
+/// # Errors
+/// [`Config`](crate::Error::Config) for a URL that cannot be read;
+/// [`Migration`](crate::Error::Migration) when the role may not do it; those of the connection.
+pub async fn provision(admin: &str, wanted: &Provision) -> Result<Provisioned> {
+    let builder = PgStore::builder(admin)?.max_connections(1);
+    let mut made = Provisioned::default();
+    let server = builder.clone().build().await?;
+    let session = Session::open(server.pool()).await?;
+    make_roles(&session, wanted, &mut made).await?;
+    make_database(&session, wanted, &mut made).await?;
+    session.give_back();
+    server.close().await;
+
+    let database = builder.database(&wanted.database).build().await?;
+    let session = Session::open(database.pool()).await?;
+    make_schema(&session, wanted, &mut made).await?;
+    session.give_back();
+    database.close().await;
+    Ok(made)
+}
+
+async fn make_roles(session: &Session, wanted: &Provision, made: &mut Provisioned) -> Result<()> {
+    let login = |password: &Option<String>| match password {
+        Some(password) => {
+            let verifier = scram_sha_256(password.as_bytes());
+            format!("LOGIN PASSWORD '{verifier}'")
+        }
+        None => "LOGIN".to_owned(),
+    };
+    let roles = [
+        (&wanted.owner, "NOLOGIN".to_owned()),
+        (&wanted.migrator, login(&wanted.migrator_password)),
+        (&wanted.app, login(&wanted.app_password)),
+    ];
+    for (name, login) in roles {
+        let ask = format!("SELECT FROM pg_roles WHERE rolname = {}", literal(name));
+        if session.query("looking for a role", &ask).await?.is_empty() {
+            let what = format!("making the role {name}");
+            let make = format!("CREATE ROLE {} {login}", quoted(name));
+            session.batch(&what, &make).await?;
+            made.roles.push(name.clone());
+        }
+    }
+    let (owner, migrator) = (quoted(&wanted.owner), quoted(&wanted.migrator));
+    let grant = format!("GRANT {owner} TO {migrator}");
+    session.batch("granting the owner's role", &grant).await?;
+    // To make something for another role one has to be a member of it, unless one is a superuser.
+    let ask = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
+    for row in &session.query("looking for a role", ask).await? {
+        if !value::<bool>(row, 0)? {
+            let grant = format!("GRANT {owner} TO current_user");
+            session.batch("granting the owner's role", &grant).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn make_database(
+    session: &Session,
+    wanted: &Provision,
+    made: &mut Provisioned,
+) -> Result<()> {
+    let what = format!("making the database {}", wanted.database);
+    let (name, owner) = (quoted(&wanted.database), quoted(&wanted.owner));
+    let literal = literal(&wanted.database);
+    let ask = format!("SELECT FROM pg_database WHERE datname = {literal}");
+    if session.query(&what, &ask).await?.is_empty() {
+        let make = format!("CREATE DATABASE {name} OWNER {owner}");
+        session.batch(&what, &make).await?;
+        made.database = true;
+    }
+    let (migrator, app, schema) = (
+        quoted(&wanted.migrator),
+        quoted(&wanted.app),
+        quoted(&wanted.schema),
+    );
+    // The setting holds the name as it stands in SQL.
+    let app_setting = self::literal(&app);
+    let settings = format!(
+        "REVOKE ALL ON DATABASE {name} FROM PUBLIC;
+        GRANT CONNECT ON DATABASE {name} TO {migrator}, {app};
+        ALTER DATABASE {name} SET {APP_ROLE} = {app_setting};
+        ALTER ROLE {migrator} IN DATABASE {name} SET role = {owner};
+        ALTER ROLE {migrator} IN DATABASE {name} SET search_path = {schema};
+        ALTER ROLE {migrator} IN DATABASE {name} SET lock_timeout = '5s';
+        ALTER ROLE {app} IN DATABASE {name} SET search_path = {schema};
+        ALTER ROLE {app} IN DATABASE {name} SET statement_timeout = '30s';
+        ALTER ROLE {app} IN DATABASE {name} SET lock_timeout = '10s';
+        ALTER ROLE {app} IN DATABASE {name} SET idle_in_transaction_session_timeout = '60s'"
+    );
+    session.batch(&what, &settings).await
+}
+
+async fn make_schema(session: &Session, wanted: &Provision, made: &mut Provisioned) -> Result<()> {
+    let what = format!("making the schema {}", wanted.schema);
+    let (schema, owner, app) = (
+        quoted(&wanted.schema),
+        quoted(&wanted.owner),
+        quoted(&wanted.app),
+    );
+    let literal = literal(&wanted.schema);
+    let ask = format!("SELECT FROM pg_namespace WHERE nspname = {literal}");
+    if session.query(&what, &ask).await?.is_empty() {
+        let make = format!("CREATE SCHEMA {schema} AUTHORIZATION {owner}");
+        session.batch(&what, &make).await?;
+        made.schema = true;
+    }
+    let privileges = format!(
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC;
+        REVOKE ALL ON SCHEMA {schema} FROM PUBLIC;
+        GRANT USAGE ON SCHEMA {schema} TO {app};
+        ALTER DEFAULT PRIVILEGES FOR ROLE {owner} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+        ALTER DEFAULT PRIVILEGES FOR ROLE {owner} REVOKE USAGE ON TYPES FROM PUBLIC"
+    );
+    session.batch(&what, &privileges).await
+}
+
+/// A name as it stands in SQL.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as it stands in SQL, whatever `standard_conforming_strings` says.
+fn literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''").replace('\\', "\\\\");
+    format!("E'{doubled}'")
+}

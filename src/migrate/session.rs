@@ -1,0 +1,181 @@
+//! A connection of its own for a migrator, and the lock that makes it the only one.
+
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::{ClientWrapper, Object, Pool};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+use super::Migrator;
+use crate::error::{Error, Failure, Result, Source, UnavailableReason};
+use crate::postgres::abandon;
+use crate::postgres::error::{failure_in, from_pool, unavailable};
+
+/// The advisory lock of all migrators of one database: "motorpoo" in ASCII.
+pub(super) const LOCK: i64 = 0x6d6f_746f_7270_6f6f;
+
+/// Takes it in a script, which cannot poll: one that waited would hold a snapshot.
+pub(super) fn lock_or_fail() -> String {
+    format!(
+        "DO $$ BEGIN
+    IF NOT pg_try_advisory_lock({LOCK}) THEN
+        RAISE EXCEPTION 'another migrator is at work';
+    END IF;
+END $$"
+    )
+}
+
+/// How long to wait for a connection.
+const CONNECTION_WAIT: Duration = Duration::from_secs(10);
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// A connection that nobody else uses, so that nothing that is set on it reaches anybody. Dropped,
+/// it is closed after what it was doing is cancelled, which frees the lock.
+pub(super) struct Session {
+    // Only a drop takes it out.
+    object: Option<Object>,
+}
+
+impl Session {
+    pub(super) async fn open(pool: &Pool) -> Result<Session> {
+        let started = Instant::now();
+        match timeout(CONNECTION_WAIT, pool.get()).await {
+            Ok(Ok(object)) => Ok(Session {
+                object: Some(object),
+            }),
+            Ok(Err(error)) => Err(from_pool(error, started.elapsed())),
+            Err(_) => Err(Error::PoolExhausted {
+                waited: started.elapsed(),
+            }),
+        }
+    }
+
+    pub(super) fn client(&self) -> Result<&ClientWrapper> {
+        let lost = || unavailable(UnavailableReason::ConnectionLost, None);
+        self.object.as_deref().ok_or_else(lost)
+    }
+
+    pub(super) fn client_mut(&mut self) -> Result<&mut ClientWrapper> {
+        let lost = || unavailable(UnavailableReason::ConnectionLost, None);
+        self.object.as_deref_mut().ok_or_else(lost)
+    }
+
+    /// Hands the connection back to the pool: nothing was set on it and nothing runs on it.
+    pub(super) fn give_back(mut self) {
+        drop(self.object.take());
+    }
+
+    /// The same for a migrator: without a limit on statements, because a migration takes as long as
+    /// it takes, but with a short one on waiting for tables, because everybody else queues behind
+    /// whoever waits.
+    pub(super) async fn lock(pool: &Pool, migrator: &Migrator) -> Result<Session> {
+        let session = Session::open(pool).await?;
+        let settings = format!(
+            "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+             SET client_min_messages = warning; SET lock_timeout = {}",
+            i32::try_from(migrator.lock_timeout.as_millis())
+                .unwrap_or(i32::MAX)
+                .max(1),
+        );
+        session.batch("preparing the session", &settings).await?;
+        // So that the server notices soon when this process is killed, also while a statement runs.
+        // Not every version and platform has it.
+        let notice = "SET client_connection_check_interval = '1s'";
+        if session
+            .batch("preparing the session", notice)
+            .await
+            .is_err()
+        {
+            tracing::debug!("the server does not look after lost connections");
+        }
+        session.wait_for_lock(migrator.lock_wait).await?;
+        Ok(session)
+    }
+
+    /// Polled, because a session that waits inside `pg_advisory_lock` holds a snapshot, for which a
+    /// migration that builds an index concurrently would wait in turn.
+    async fn wait_for_lock(&self, limit: Duration) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let what = "taking the migration lock";
+            let row = self
+                .client()?
+                .query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])
+                .await
+                .map_err(failed(what))?;
+            if row.try_get(0).map_err(failed(what))? {
+                return Ok(());
+            }
+            if started.elapsed() > limit {
+                return Err(Error::Migration {
+                    reason: format!(
+                        "another migrator has held the lock for {:.0} s",
+                        limit.as_secs_f64()
+                    ),
+                    source: None,
+                });
+            }
+            sleep(LOCK_POLL).await;
+        }
+    }
+
+    /// Frees the lock. Closing the connection does it too, but only when the server notices.
+    pub(super) async fn unlock(self) {
+        let unlock = async {
+            let sql = format!("SELECT pg_advisory_unlock({LOCK})");
+            self.query("freeing the migration lock", &sql).await
+        };
+        if !matches!(timeout(CONNECTION_WAIT, unlock).await, Ok(Ok(_))) {
+            tracing::warn!("the migration lock was not released; closing the connection does it");
+        }
+    }
+
+    /// Runs statements that give no rows.
+    pub(super) async fn batch(&self, what: &str, sql: &str) -> Result<()> {
+        let done = self.client()?.batch_execute(sql).await;
+        done.map_err(failed(what))
+    }
+
+    /// Runs a statement and gives its rows.
+    pub(super) async fn query(&self, what: &str, sql: &str) -> Result<Vec<Row>> {
+        let rows = self.client()?.query(sql, &[]).await;
+        rows.map_err(failed(what))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            abandon(Object::take(object));
+        }
+    }
+}
+
+/// A failure of the driver in words: what was being done, and what the server said.
+pub(super) fn failed(what: &str) -> impl FnOnce(tokio_postgres::Error) -> Error + '_ {
+    move |error| match failure_in(&error) {
+        Some(failure) => migration_failed(what, failure),
+        None if error.is_closed() => unavailable(UnavailableReason::ConnectionLost, None),
+        None => {
+            let words = error.to_string();
+            let source: Option<Source> = error.into_source();
+            Error::Migration {
+                reason: format!("{what}: {words}"),
+                source,
+            }
+        }
+    }
+}
+
+pub(super) fn migration_failed(what: &str, failure: Failure) -> Error {
+    Error::Migration {
+        reason: format!("{what}: {failure}"),
+        source: Some(Box::new(failure)),
+    }
+}
+
+/// The value at a position of a row, in the same words.
+pub(super) fn value<'a, T: FromSql<'a>>(row: &'a Row, position: usize) -> Result<T> {
+    row.try_get(position).map_err(failed("reading the catalog"))
+}

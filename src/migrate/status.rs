@@ -1,0 +1,255 @@
+//! What the database has of the migrations of this program.
+
+use std::fmt;
+
+use deadpool_postgres::Pool;
+
+use super::session::{LOCK, Session, value};
+use super::step::{HISTORY, Step};
+use crate::error::{Error, Result};
+use crate::postgres::PgStoreBuilder;
+
+/// How one migration stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MigrationState {
+    /// The database has it.
+    Applied,
+    /// The database does not have it yet.
+    Pending,
+    /// The database has it under this number, but with another text or name.
+    Changed,
+    /// The database has it, and this program does not know it, though it knows later ones.
+    Missing,
+    /// The database has it, and it is later than all that this program knows: a newer version of
+    /// the program has been here.
+    Ahead,
+}
+
+impl fmt::Display for MigrationState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            MigrationState::Applied => "applied",
+            MigrationState::Pending => "pending",
+            MigrationState::Changed => "changed",
+            MigrationState::Missing => "missing",
+            MigrationState::Ahead => "ahead",
+        })
+    }
+}
+
+/// One migration and how it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MigrationStatus {
+    /// The number in its name.
+    pub version: u32,
+    /// The words in its name; those of the database where the two differ.
+    pub name: String,
+    /// How it stands.
+    pub state: MigrationState,
+    /// When it was applied, as the migrator wrote it down (RFC 3339).
+    pub applied_on: Option<String>,
+}
+
+/// Who holds the migration lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LockHolder {
+    /// The process of the server that holds it: what `pg_terminate_backend` takes.
+    pub pid: i32,
+    /// The role that it is logged in as, where the asking role may see it.
+    pub user: Option<String>,
+    /// Its `application_name`, likewise.
+    pub application: Option<String>,
+}
+
+/// What [`schema_status`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaStatus {
+    pub(super) migrations: Vec<MigrationStatus>,
+    pub(super) lock_holder: Option<LockHolder>,
+    pub(super) foreign_tables: bool,
+}
+
+impl SchemaStatus {
+    /// Every migration that the program or the database knows, in order.
+    pub fn migrations(&self) -> &[MigrationStatus] {
+        &self.migrations
+    }
+
+    /// The version of the database: the last migration that it has, 0 for none.
+    pub fn version(&self) -> u32 {
+        let applied = |m: &&MigrationStatus| m.state != MigrationState::Pending;
+        let last = self.migrations.iter().rfind(applied);
+        last.map_or(0, |migration| migration.version)
+    }
+
+    /// Nothing is pending, changed or missing: this program can work on the database. A database
+    /// that is [ahead](MigrationState::Ahead) counts as current.
+    pub fn is_current(&self) -> bool {
+        use MigrationState::{Ahead, Applied};
+        let fine = |m: &MigrationStatus| matches!(m.state, Applied | Ahead);
+        self.migrations.iter().all(fine)
+    }
+
+    /// A newer version of the program has migrated the database further.
+    pub fn is_ahead(&self) -> bool {
+        self.has(MigrationState::Ahead)
+    }
+
+    /// The database has tables of these names and no history: it was made by something else.
+    /// [`Migrator::adopt`](super::Migrator::adopt) takes over one that the original made.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign_tables
+    }
+
+    /// Who is migrating at this moment.
+    pub fn lock_holder(&self) -> Option<&LockHolder> {
+        self.lock_holder.as_ref()
+    }
+
+    pub(super) fn has(&self, state: MigrationState) -> bool {
+        self.migrations.iter().any(|m| m.state == state)
+    }
+}
+
+/// What the database has of the migrations of this version of the crate. It changes nothing and
+/// needs no right but to read the history, so a service can ask before it starts.
+///
+/// # Errors
+/// Those of the connection; [`Migration`](crate::Error::Migration) when the history cannot be read.
+pub async fn schema_status(pool: &Pool) -> Result<SchemaStatus> {
+    super::Migrator::new().status(pool).await
+}
+
+/// What a store may require of the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Schema {
+    /// Everything that this version of the crate knows has been applied. A newer version may have
+    /// applied more, as in a rolling deployment; that is logged.
+    AtLeastCurrent,
+}
+
+impl PgStoreBuilder {
+    /// Refuses, in [`build`](Self::build), to make a store on a schema that this program cannot
+    /// work on. It reads the history and needs no other right. Default: nothing is required.
+    pub fn require_schema(self, schema: Schema) -> Self {
+        match schema {
+            Schema::AtLeastCurrent => self.demand(|pool| Box::pin(at_least_current(pool))),
+        }
+    }
+}
+
+async fn at_least_current(pool: Pool) -> Result<()> {
+    let status = schema_status(&pool).await?;
+    let version = status.version();
+    if status.is_ahead() {
+        tracing::info!(version, "the schema is ahead of this program");
+    }
+    match status.is_current() {
+        true => Ok(()),
+        false => Err(Error::Migration {
+            reason: format!(
+                "the schema is at version {version} and not what this program needs; \
+                 run its migrations"
+            ),
+            source: None,
+        }),
+    }
+}
+
+/// A row of the history.
+struct Entry {
+    version: u32,
+    name: String,
+    applied_on: Option<String>,
+    checksum: String,
+}
+
+/// Compares the history with the steps.
+pub(super) async fn read(session: &Session, steps: &[Step]) -> Result<SchemaStatus> {
+    let what = "reading the history";
+    let tables = format!(
+        "SELECT to_regclass('{HISTORY}') IS NOT NULL, \
+         to_regclass('users') IS NOT NULL OR to_regclass('cars') IS NOT NULL"
+    );
+    let found = session.query(what, &tables).await?;
+    let (mut has_history, mut has_tables) = (false, false);
+    for row in &found {
+        (has_history, has_tables) = (value(row, 0)?, value(row, 1)?);
+    }
+    let mut entries = Vec::new();
+    if has_history {
+        let sql = format!(
+            "SELECT version, coalesce(name, ''), applied_on, coalesce(checksum, '') \
+             FROM {HISTORY} ORDER BY version"
+        );
+        for row in &session.query(what, &sql).await? {
+            entries.push(Entry {
+                version: value::<i32>(row, 0)?.max(0).cast_unsigned(),
+                name: value(row, 1)?,
+                applied_on: value(row, 2)?,
+                checksum: value(row, 3)?,
+            });
+        }
+    }
+    Ok(SchemaStatus {
+        foreign_tables: has_tables && entries.is_empty(),
+        migrations: compare(steps, entries),
+        lock_holder: lock_holder(session).await?,
+    })
+}
+
+fn compare(steps: &[Step], entries: Vec<Entry>) -> Vec<MigrationStatus> {
+    let latest = steps.iter().map(|step| step.version).max().unwrap_or(0);
+    let mut all: Vec<_> = steps
+        .iter()
+        .filter(|step| entries.iter().all(|entry| entry.version != step.version))
+        .map(|step| MigrationStatus {
+            version: step.version,
+            name: step.name.clone(),
+            state: MigrationState::Pending,
+            applied_on: None,
+        })
+        .collect();
+    for entry in entries {
+        let step = steps.iter().find(|step| step.version == entry.version);
+        let state = match step {
+            Some(step) if step.checksum == entry.checksum && step.name == entry.name => {
+                MigrationState::Applied
+            }
+            Some(_) => MigrationState::Changed,
+            None if entry.version > latest => MigrationState::Ahead,
+            None => MigrationState::Missing,
+        };
+        all.push(MigrationStatus {
+            version: entry.version,
+            name: entry.name,
+            state,
+            applied_on: entry.applied_on,
+        });
+    }
+    all.sort_by_key(|migration| migration.version);
+    all
+}
+
+async fn lock_holder(session: &Session) -> Result<Option<LockHolder>> {
+    let sql = format!(
+        "SELECT l.pid, a.usename::text, a.application_name \
+         FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
+         WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_backend_pid() \
+         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+         AND (l.classid::bigint << 32) + l.objid::bigint = {LOCK} AND l.objsubid = 1"
+    );
+    let rows = session.query("looking for the lock", &sql).await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    Ok(Some(LockHolder {
+        pid: value(row, 0)?,
+        user: value(row, 1)?,
+        application: value(row, 2)?,
+    }))
+}

@@ -1,0 +1,75 @@
+//! How a commit ended whose answer was lost.
+//!
+//! `pg_xact_status` knows it, with one trap: a crash can lose the end of the log, and with it the
+//! fact that a number was ever given to a transaction. The number is then given to another one,
+//! whose end says nothing about ours. So a token holds the era of its server, which changes with
+//! every crash, and after a crash a commit counts as ours only if the number is older than the
+//! crash: the checkpoint at the end of recovery has noted which number came next.
+
+use super::executor::Executor;
+use super::lease::ERA;
+use super::row;
+use super::statement::Statement;
+use crate::error::{CommitOutcome, CommitToken, Error, Result};
+
+const STATUS: Statement = Statement::read("SELECT pg_xact_status($1::text::xid8)");
+
+// Whether the number is older than the crash, if the last checkpoint is still the one at the end of
+// recovery: no transaction ran then, so the position that it would be replayed from is its own.
+// The same is true of an orderly stop, but this process of the server has recovered after its
+// start. And whether the commit is older than the crash, if the server notes such times.
+const BEFORE_THE_CRASH: Statement = Statement::read(
+    "WITH crash AS (SELECT stats_reset AS at FROM pg_stat_archiver)
+    SELECT CASE WHEN redo_lsn = checkpoint_lsn AND crash.at >= pg_postmaster_start_time()
+            AND current_setting('wal_level') <> 'minimal'
+        THEN $1::text::numeric < split_part(next_xid, ':', 1)::numeric * 4294967296
+            + split_part(next_xid, ':', 2)::numeric
+    END, CASE WHEN current_setting('track_commit_timestamp') = 'on'
+        THEN pg_xact_commit_timestamp($1::text::xid8::xid) < crash.at
+    END
+    FROM pg_control_checkpoint(), crash",
+);
+
+pub(super) async fn outcome(executor: &Executor, token: &CommitToken) -> Result<CommitOutcome> {
+    let era: i64 = match executor.query_one(&ERA, &[]).await {
+        Ok(row) => row::computed(&row, 0)?,
+        // A server that does not tell may have crashed.
+        Err(Error::Database(_)) => 0,
+        Err(error) => return Err(error),
+    };
+    let same_era = era != 0 && era == token.era();
+    let number = token.transaction().to_string();
+    let row = match executor.query_one(&STATUS, &[&number]).await {
+        // A number that the server has not given out: one that was lost, or never its own.
+        Err(Error::Database(failure)) if failure.sqlstate() == Some("22023") => {
+            return Ok(match same_era || token.era() == 0 {
+                true => CommitOutcome::Unknown,
+                false => CommitOutcome::RolledBack,
+            });
+        }
+        row => row?,
+    };
+    match row::computed::<Option<&str>>(&row, 0)? {
+        Some("aborted") => Ok(CommitOutcome::RolledBack),
+        Some("in progress") if same_era => Ok(CommitOutcome::InProgress),
+        Some("committed") if same_era => Ok(CommitOutcome::Committed),
+        // No transaction lives through a crash, so another one has the number now.
+        Some("in progress") if era != 0 && token.era() != 0 => Ok(CommitOutcome::RolledBack),
+        Some("committed") => after_a_crash(executor, &number).await,
+        _ => Ok(CommitOutcome::Unknown),
+    }
+}
+
+async fn after_a_crash(executor: &Executor, number: &str) -> Result<CommitOutcome> {
+    let row = match executor.query_one(&BEFORE_THE_CRASH, &[&number]).await {
+        Err(Error::Database(_)) => return Ok(CommitOutcome::Unknown),
+        row => row?,
+    };
+    let by_number: Option<bool> = row::computed(&row, 0)?;
+    let by_time: Option<bool> = row::computed(&row, 1)?;
+    Ok(match by_number.or(by_time) {
+        Some(true) => CommitOutcome::Committed,
+        Some(false) => CommitOutcome::RolledBack,
+        None => CommitOutcome::Unknown,
+    })
+}

@@ -1,0 +1,120 @@
+//! How a commit ended whose answer was lost, when the server has crashed since.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "these are tests"
+)]
+
+mod support;
+
+use motorpool::{CommitOutcome, CommitToken, PgStore};
+use support::server::{Options, Server};
+use tokio_postgres::{Client, NoTls};
+
+const TOKEN: &str = "SELECT pg_current_xact_id()::text::bigint, \
+    (extract(epoch FROM stats_reset) * 1000000)::bigint FROM pg_stat_archiver";
+
+async fn client(server: &Server) -> Client {
+    let url = server.url("postgres");
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Begins a transaction and gives the token that the store would give.
+async fn begin(client: &Client) -> CommitToken {
+    client.batch_execute("BEGIN").await.unwrap();
+    let row = client.query_one(TOKEN, &[]).await.unwrap();
+    CommitToken::new(row.get::<_, i64>(0).cast_unsigned(), row.get(1))
+}
+
+async fn outcome(server: &Server, token: &CommitToken) -> CommitOutcome {
+    let store = PgStore::connect(&server.url("postgres")).await.unwrap();
+    // Through its text, as a host would keep it.
+    let token = token.to_string().parse().unwrap();
+    store.commit_outcome(&token).await.unwrap()
+}
+
+fn server() -> Server {
+    let options = Options {
+        fsync: true,
+        ..Options::default()
+    };
+    Server::start(options).unwrap()
+}
+
+/// Lets the server give out numbers until this one is used, by transactions that commit.
+async fn use_up(server: &Server, token: &CommitToken) {
+    let client = client(server).await;
+    loop {
+        let used = client
+            .query_one("SELECT pg_current_xact_id()::text::bigint", &[])
+            .await;
+        let used: i64 = used.unwrap().get(0);
+        if used.cast_unsigned() >= token.transaction() {
+            return;
+        }
+    }
+}
+
+// A number that the crash lost is given to another transaction, which commits.
+#[tokio::test]
+async fn the_number_of_a_lost_transaction_is_not_taken_for_its_commit() {
+    let mut server = server();
+    let before = client(&server).await;
+    before
+        .batch_execute("CREATE TABLE kept (id int)")
+        .await
+        .unwrap();
+    let lost = begin(&before).await;
+    before
+        .batch_execute("INSERT INTO kept VALUES (1)")
+        .await
+        .unwrap();
+    assert_eq!(outcome(&server, &lost).await, CommitOutcome::InProgress);
+    server.kill().unwrap();
+    server.start_again().unwrap();
+    assert_eq!(outcome(&server, &lost).await, CommitOutcome::RolledBack);
+    use_up(&server, &lost).await;
+    assert_eq!(outcome(&server, &lost).await, CommitOutcome::RolledBack);
+    let rows = client(&server).await.query("SELECT FROM kept", &[]).await;
+    assert_eq!(rows.unwrap().len(), 0);
+    // After a checkpoint nobody can tell any more.
+    client(&server)
+        .await
+        .batch_execute("CHECKPOINT")
+        .await
+        .unwrap();
+    assert_eq!(outcome(&server, &lost).await, CommitOutcome::Unknown);
+}
+
+#[tokio::test]
+async fn what_was_committed_before_a_crash_is_found_committed() {
+    let mut server = server();
+    let before = client(&server).await;
+    let committed = begin(&before).await;
+    before.batch_execute("COMMIT").await.unwrap();
+    let aborted = begin(&before).await;
+    before.batch_execute("ROLLBACK").await.unwrap();
+    // Makes both of them durable.
+    let last = begin(&before).await;
+    before
+        .batch_execute("CREATE TABLE kept (); COMMIT")
+        .await
+        .unwrap();
+    assert_eq!(outcome(&server, &committed).await, CommitOutcome::Committed);
+    server.kill().unwrap();
+    server.start_again().unwrap();
+    assert_eq!(outcome(&server, &committed).await, CommitOutcome::Committed);
+    assert_eq!(outcome(&server, &aborted).await, CommitOutcome::RolledBack);
+    assert_eq!(outcome(&server, &last).await, CommitOutcome::Committed);
+}
+
+#[tokio::test]
+async fn a_token_that_is_none_of_this_servers_is_unknown() {
+    let server = server();
+    let mut token = begin(&client(&server).await).await;
+    token = CommitToken::new(token.transaction() + 1_000_000, token.era());
+    assert_eq!(outcome(&server, &token).await, CommitOutcome::Unknown);
+}
