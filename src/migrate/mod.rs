@@ -182,10 +182,15 @@ impl Migrator {
     /// that motorpool did not make. Those of the connection.
     pub async fn up(&self, pool: &Pool) -> Result<MigrationReport> {
         let mut session = Session::lock(pool, self).await?;
-        let applied = apply::up(&mut session, self).await?;
-        grants::grant(&session).await?;
-        let status = status::read(&session, &self.steps).await?;
+        let done = async {
+            let applied = apply::up(&mut session, self).await?;
+            grants::grant(&session).await?;
+            let status = status::read(&session, &self.steps).await?;
+            Ok((applied, status))
+        };
+        let done: Result<_> = done.await;
         session.unlock().await;
+        let (applied, status) = done?;
         let version = status.version();
         if status.is_ahead() {
             tracing::info!(version, "the schema is ahead of this program");
@@ -243,9 +248,9 @@ impl Migrator {
     /// [`Migration`](crate::Error::Migration); those of the connection.
     pub async fn check(&self, pool: &Pool) -> Result<Vec<Difference>> {
         let mut session = Session::lock(pool, self).await?;
-        let differences = check::check(&mut session, self).await?;
+        let differences = check::check(&mut session, self).await;
         session.unlock().await;
-        Ok(differences)
+        differences
     }
 
     /// Takes over a database that the original application made, with all its rows: records
@@ -259,12 +264,16 @@ impl Migrator {
     /// [`up`](Self::up).
     pub async fn adopt(&self, pool: &Pool) -> Result<Adoption> {
         let mut session = Session::lock(pool, self).await?;
-        let adoption = adopt::adopt(&mut session, self).await?;
-        if matches!(adoption, Adoption::Adopted { .. }) {
-            grants::grant(&session).await?;
-        }
+        let adoption = async {
+            let adoption = adopt::adopt(&mut session, self).await?;
+            if matches!(adoption, Adoption::Adopted { .. }) {
+                grants::grant(&session).await?;
+            }
+            Ok(adoption)
+        };
+        let adoption = adoption.await;
         session.unlock().await;
-        Ok(adoption)
+        adoption
     }
 
     /// Undoes the last migration, in a transaction. `None`: there is none.
@@ -274,8 +283,8 @@ impl Migrator {
     /// not set: it names how many of what. Those of [`up`](Self::up).
     pub async fn undo(&self, pool: &Pool, lose_data: bool) -> Result<Option<Undone>> {
         let mut session = Session::lock(pool, self).await?;
-        let undone = apply::undo(&mut session, self, lose_data).await?;
+        let undone = apply::undo(&mut session, self, lose_data).await;
         session.unlock().await;
-        Ok(undone)
+        undone
     }
 }

@@ -30,8 +30,8 @@ END $$"
 const CONNECTION_WAIT: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
-/// A connection that nobody else uses, so that nothing that is set on it reaches anybody. Dropped,
-/// it is closed after what it was doing is cancelled, which frees the lock.
+/// A connection that nobody else uses, so that nothing that is set on it reaches anybody. Dropped
+/// halfway, it is closed after what it was doing is cancelled, which frees the lock.
 pub(super) struct Session {
     // Only a drop takes it out.
     object: Option<Object>,
@@ -120,15 +120,19 @@ impl Session {
         }
     }
 
-    /// Frees the lock. Closing the connection does it too, but only when the server notices.
-    pub(super) async fn unlock(self) {
+    /// Frees the lock, after whatever a failure left to be rolled back: its caller may go on at once.
+    /// Closing the connection does it too, but only when the server notices.
+    pub(super) async fn unlock(mut self) {
         let unlock = async {
             let sql = format!("SELECT pg_advisory_unlock({LOCK})");
             self.query("freeing the migration lock", &sql).await
         };
         if !matches!(timeout(CONNECTION_WAIT, unlock).await, Ok(Ok(_))) {
             tracing::warn!("the migration lock was not released; closing the connection does it");
+            return;
         }
+        // Nothing runs on it any more that would have to be cancelled.
+        drop(self.object.take().map(Object::take));
     }
 
     /// Runs statements that give no rows.
