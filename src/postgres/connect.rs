@@ -307,6 +307,22 @@ mod tests {
     }
 
     #[test]
+    fn a_vanished_server_is_noticed_unless_the_url_says_otherwise() {
+        let config = |url| Settings::from_url(url).expect("a URL").config;
+        let own = config("postgresql://keepalives:keepalives@localhost/keepalives");
+        assert_eq!(own.get_keepalives_idle(), Duration::from_secs(10));
+        assert_eq!(own.get_keepalives_interval(), Some(Duration::from_secs(3)));
+        assert_eq!(own.get_keepalives_retries(), Some(3));
+        let five = Duration::from_secs(5);
+        assert_eq!(own.get_tcp_user_timeout(), Some(&five));
+        let theirs = config("postgresql://localhost/db?keepalives_idle=60&tcp_user_timeout=7");
+        assert_eq!(theirs.get_keepalives_idle(), Duration::from_secs(60));
+        assert_eq!(theirs.get_keepalives_interval(), None);
+        let seven = Duration::from_secs(7);
+        assert_eq!(theirs.get_tcp_user_timeout(), Some(&seven));
+    }
+
+    #[test]
     fn the_server_gives_up_before_the_call_does() {
         let settings = Settings::from_url("postgresql://localhost").expect("a URL");
         assert_eq!(settings.call, Duration::from_secs(10));

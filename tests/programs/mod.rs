@@ -23,8 +23,11 @@ use std::process::{Child, Command, Stdio};
 /// The original's database: 100 users and 300 cars.
 pub const FLASK: &str = include_str!("../data/flask_db.sql");
 
+/// A program from beside the server, or, where only the server is there, from the PATH.
 fn postgres(program: &str) -> Command {
-    let path = binaries::find().unwrap().join(program);
+    let beside = binaries::find().map(|directory| directory.join(program));
+    let path = beside.ok().filter(|path| path.exists());
+    let path = path.unwrap_or_else(|| program.into());
     system::command(path.to_str().unwrap(), None)
 }
 
@@ -70,7 +73,10 @@ fn without_key(dump: &str) -> String {
 fn run(mut command: Command, input: &str) -> Result<String, String> {
     command.stdin(Stdio::piped());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let mut child = command.spawn().unwrap_or_else(|error| {
+        let program = command.get_program();
+        panic!("{program:?}: {error}; install PostgreSQL's client programs")
+    });
     let mut stdin = child.stdin.take().unwrap();
     // A program that has failed does not read to the end.
     let _ = stdin.write_all(input.as_bytes());

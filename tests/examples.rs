@@ -1,0 +1,86 @@
+//! The programs that show the crate, run as a newcomer runs them. They are built together with the
+//! tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "these are tests"
+)]
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use motorpool::{PgStore, Store};
+use support::{Database, with_empty_database};
+
+const PURCHASES: &str = include_str!("data/purchases.csv");
+
+fn example(name: &str) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let target: PathBuf = test.ancestors().nth(2).unwrap().into();
+    Command::new(target.join("examples").join(name))
+}
+
+fn import(database: &Database, csv: &str) -> Output {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, csv.as_bytes()).unwrap();
+    let mut command = example("import");
+    command.arg("--url").arg(&database.url).arg(file.path());
+    command.output().unwrap()
+}
+
+async fn counts(database: &Database) -> (u64, u64) {
+    let store = PgStore::connect(&database.url).await.unwrap();
+    let users = store.users().count().await.unwrap();
+    (users, store.cars().count().await.unwrap())
+}
+
+#[tokio::test]
+async fn the_tour_ends_well_and_adds_nothing_the_second_time() {
+    with_empty_database(async |database| {
+        for _ in 0..2 {
+            let mut tour = example("quickstart");
+            let output = tour.env("DATABASE_URL", &database.url).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            assert_eq!(counts(&database).await, (3, 3));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_import_of_real_purchases_can_be_repeated() {
+    with_empty_database(async |database| {
+        for _ in 0..2 {
+            let output = import(&database, PURCHASES);
+            assert!(output.status.success(), "{output:?}");
+            assert_eq!(counts(&database).await, (102, 406));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_import_reports_bad_lines_and_stores_the_others() {
+    with_empty_database(async |database| {
+        let mut lines: Vec<_> = PURCHASES.lines().collect();
+        let bad = [
+            "Tristan,director,2025-05-30,golf",
+            "Tristan,teacher,2025-13-30,golf",
+            "Tristan,teacher",
+        ];
+        lines.splice(200..200, bad);
+        let output = import(&database, &lines.join("\n"));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let reports = String::from_utf8(output.stderr).unwrap();
+        for line in [201, 202, 203] {
+            let number = format!("line {line}");
+            assert_eq!(reports.matches(&number).count(), 1, "{reports}");
+        }
+        assert_eq!(reports.lines().count(), 3, "{reports}");
+        assert_eq!(counts(&database).await, (102, 406));
+    })
+    .await;
+}
