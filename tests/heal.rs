@@ -200,7 +200,7 @@ async fn idle_connections_are_asked_after_one_was_refused() {
         assert_eq!(status.size, CONNECTIONS - 1, "{status:?}");
 
         let off = format!("ALTER DATABASE {name} RESET default_transaction_read_only");
-        // This session may have begun when the database was read only.
+        // The session may have begun when the database was read only.
         look.run(&format!("SET default_transaction_read_only = off; {off}"))
             .await;
         assert!(

@@ -9,15 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{ClientWrapper, Object};
-use futures_util::{TryStreamExt, join};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{NoTls, Row};
 
 use super::error;
+use super::flight::{Driver, TRANSACTION_ID, guarded, is_stale, query};
 use super::health::{Health, Reason};
-use super::statement::{Bound, Params, Statement};
+use super::statement::{Params, Statement};
 use crate::error::{Error, Result, UnavailableReason};
 
 /// How long a transaction that was dropped may take to roll back before its connection is closed
@@ -31,12 +30,6 @@ const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
 const CANCEL_TIMES: u32 = 5;
 const CANCEL_PAUSE: Duration = Duration::from_millis(50);
 
-/// The savepoint around a statement that may be refused.
-const SAVE: &str = "SAVEPOINT motorpool_statement";
-const RELEASE: &str = "RELEASE SAVEPOINT motorpool_statement";
-const UNDO: &str =
-    "ROLLBACK TO SAVEPOINT motorpool_statement; RELEASE SAVEPOINT motorpool_statement";
-
 /// What a connection under suspicion is asked.
 const CHECK: Statement = Statement::read(
     "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'",
@@ -47,11 +40,6 @@ const CHECK: Statement = Statement::read(
 pub(super) const ERA: Statement = Statement::read(
     "SELECT coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0) FROM pg_stat_archiver",
 );
-
-/// The transaction's id once it has one, in 64 bits.
-const TRANSACTION_ID: &str = "SELECT pg_current_xact_id_if_assigned()::text::bigint";
-
-type Driver<T> = Result<T, tokio_postgres::Error>;
 
 /// What the connection is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -316,100 +304,6 @@ pub(crate) fn abandon(client: ClientWrapper) {
             pause *= 2;
         }
     });
-}
-
-async fn query(
-    client: &ClientWrapper,
-    statement: &Statement,
-    params: &Params<'_>,
-) -> Driver<Vec<Row>> {
-    let prepared = client.prepare_cached(statement.sql).await?;
-    rows(client, &prepared, params).await
-}
-
-async fn rows(
-    client: &ClientWrapper,
-    prepared: &tokio_postgres::Statement,
-    params: &Params<'_>,
-) -> Driver<Vec<Row>> {
-    let bound = params.iter().map(|param| Bound(*param));
-    client.query_raw(prepared, bound).await?.try_collect().await
-}
-
-/// The rows and the transaction's id, and whether a refusal was undone.
-async fn guarded(
-    client: &ClientWrapper,
-    statement: &Statement,
-    params: &Params<'_>,
-    ask_id: bool,
-) -> (Driver<(Vec<Row>, Option<i64>)>, bool) {
-    let prepared = match prepare(client, statement, ask_id).await {
-        Ok(prepared) => prepared,
-        Err(error) => return (Err(error), false),
-    };
-    // Each of these sends when it is first polled, so they leave in this order and travel
-    // together.
-    let guard = async |sql| match statement.refusable {
-        true => client.batch_execute(sql).await,
-        false => Ok(()),
-    };
-    let id = async {
-        match &prepared.1 {
-            Some(ask) => client.query_one(ask, &[]).await?.try_get(0),
-            None => Ok(None),
-        }
-    };
-    let (saved, rows, released, id) = join!(
-        guard(SAVE),
-        rows(client, &prepared.0, params),
-        guard(RELEASE),
-        id
-    );
-    match rows {
-        Ok(rows) => {
-            // If any of them failed the server has aborted the transaction, whatever the
-            // statement itself gave.
-            let all = saved.and(released).and(id);
-            (all.map(|id| (rows, id)), false)
-        }
-        Err(error) if statement.refusable && refused(&error) => {
-            let undone = client.batch_execute(UNDO).await;
-            (Err(error), undone.is_ok())
-        }
-        Err(error) => (Err(error), false),
-    }
-}
-
-/// The statement, and the question for the transaction's id if it is to be asked.
-async fn prepare(
-    client: &ClientWrapper,
-    statement: &Statement,
-    ask_id: bool,
-) -> Driver<(tokio_postgres::Statement, Option<tokio_postgres::Statement>)> {
-    let prepared = client.prepare_cached(statement.sql).await?;
-    let ask = match ask_id {
-        true => Some(client.prepare_cached(TRANSACTION_ID).await?),
-        false => None,
-    };
-    Ok((prepared, ask))
-}
-
-/// The prepared statement is of no more use: its result has another type now (0A000), or the
-/// server does not know it (26000).
-fn is_stale(error: &tokio_postgres::Error) -> bool {
-    let stale = [
-        SqlState::FEATURE_NOT_SUPPORTED,
-        SqlState::INVALID_SQL_STATEMENT_NAME,
-    ];
-    error.code().is_some_and(|code| stale.contains(code))
-}
-
-/// The statement was refused for a reason of the domain: by a constraint, or by its own check
-/// that all of it is stored (22012).
-fn refused(error: &tokio_postgres::Error) -> bool {
-    error
-        .as_db_error()
-        .is_some_and(|db| db.constraint().is_some() || *db.code() == SqlState::DIVISION_BY_ZERO)
 }
 
 /// Only its drop takes the connection out of a lease, so nobody sees this.

@@ -6,6 +6,7 @@ mod close;
 mod connect;
 pub(crate) mod error;
 mod executor;
+mod flight;
 mod health;
 mod lease;
 mod outcome;

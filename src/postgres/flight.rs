@@ -1,0 +1,114 @@
+//! What goes to the server together: a statement, and in a transaction what belongs around it.
+
+use deadpool_postgres::ClientWrapper;
+use futures_util::{TryStreamExt, join};
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+
+use super::statement::{Bound, Params, Statement};
+
+/// The savepoint around a statement that may be refused.
+const SAVE: &str = "SAVEPOINT motorpool_statement";
+const RELEASE: &str = "RELEASE SAVEPOINT motorpool_statement";
+const UNDO: &str =
+    "ROLLBACK TO SAVEPOINT motorpool_statement; RELEASE SAVEPOINT motorpool_statement";
+
+/// The transaction's id once it has one, in 64 bits.
+pub(super) const TRANSACTION_ID: &str = "SELECT pg_current_xact_id_if_assigned()::text::bigint";
+
+pub(super) type Driver<T> = Result<T, tokio_postgres::Error>;
+
+/// Runs one statement.
+pub(super) async fn query(
+    client: &ClientWrapper,
+    statement: &Statement,
+    params: &Params<'_>,
+) -> Driver<Vec<Row>> {
+    let prepared = client.prepare_cached(statement.sql).await?;
+    rows(client, &prepared, params).await
+}
+
+async fn rows(
+    client: &ClientWrapper,
+    prepared: &tokio_postgres::Statement,
+    params: &Params<'_>,
+) -> Driver<Vec<Row>> {
+    let bound = params.iter().map(|param| Bound(*param));
+    client.query_raw(prepared, bound).await?.try_collect().await
+}
+
+/// The rows and the transaction's id, and whether a refusal was undone.
+pub(super) async fn guarded(
+    client: &ClientWrapper,
+    statement: &Statement,
+    params: &Params<'_>,
+    ask_id: bool,
+) -> (Driver<(Vec<Row>, Option<i64>)>, bool) {
+    let prepared = match prepare(client, statement, ask_id).await {
+        Ok(prepared) => prepared,
+        Err(error) => return (Err(error), false),
+    };
+    // Each of these sends when it is first polled, so they leave in this order and travel
+    // together.
+    let guard = async |sql| match statement.refusable {
+        true => client.batch_execute(sql).await,
+        false => Ok(()),
+    };
+    let id = async {
+        match &prepared.1 {
+            Some(ask) => client.query_one(ask, &[]).await?.try_get(0),
+            None => Ok(None),
+        }
+    };
+    let (saved, rows, released, id) = join!(
+        guard(SAVE),
+        rows(client, &prepared.0, params),
+        guard(RELEASE),
+        id
+    );
+    match rows {
+        Ok(rows) => {
+            // If any of them failed the server has aborted the transaction, whatever the
+            // statement itself gave.
+            let all = saved.and(released).and(id);
+            (all.map(|id| (rows, id)), false)
+        }
+        Err(error) if statement.refusable && refused(&error) => {
+            let undone = client.batch_execute(UNDO).await;
+            (Err(error), undone.is_ok())
+        }
+        Err(error) => (Err(error), false),
+    }
+}
+
+/// The statement, and the question for the transaction's id if it is to be asked.
+async fn prepare(
+    client: &ClientWrapper,
+    statement: &Statement,
+    ask_id: bool,
+) -> Driver<(tokio_postgres::Statement, Option<tokio_postgres::Statement>)> {
+    let prepared = client.prepare_cached(statement.sql).await?;
+    let ask = match ask_id {
+        true => Some(client.prepare_cached(TRANSACTION_ID).await?),
+        false => None,
+    };
+    Ok((prepared, ask))
+}
+
+/// The prepared statement is of no more use: its result has another type now (0A000), or the
+/// server does not know it (26000).
+pub(super) fn is_stale(error: &tokio_postgres::Error) -> bool {
+    let stale = [
+        SqlState::FEATURE_NOT_SUPPORTED,
+        SqlState::INVALID_SQL_STATEMENT_NAME,
+    ];
+    error.code().is_some_and(|code| stale.contains(code))
+}
+
+/// The statement was refused for a reason of the domain: by a constraint, or by its own check
+/// that all of it is stored (22012).
+fn refused(error: &tokio_postgres::Error) -> bool {
+    error
+        .as_db_error()
+        .is_some_and(|db| db.constraint().is_some() || *db.code() == SqlState::DIVISION_BY_ZERO)
+}
