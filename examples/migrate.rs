@@ -174,6 +174,15 @@ async fn make_roles(url: &str, database: &str) -> anyhow::Result<bool> {
     for role in &made.roles {
         println!("made the role {role}");
     }
+    let [_, migrator, app] = wanted.role_names();
+    for (role, variable) in [(migrator, "MIGRATOR_PASSWORD"), (app, "APP_PASSWORD")] {
+        let made = made.roles.iter().any(|made| made == role);
+        match (made, std::env::var(variable).is_ok()) {
+            (true, false) => println!("{role} has no password: {variable} is not set"),
+            (false, true) => println!("{role} was there already and keeps its password"),
+            _ => {}
+        }
+    }
     for (made, what) in [(made.database, "database"), (made.schema, "schema")] {
         if made {
             println!("made the {what} {database}");

@@ -1,6 +1,9 @@
 -- Ids that do not run out, rules that the database keeps by itself, and the index for the cars of
 -- a user. A program written for version 1 goes on working, except that it can no longer store an
 -- explicit NULL role.
+--
+-- Postgres writes both tables anew for the wider ids, and nobody can read them meanwhile. With
+-- millions of rows that is for a maintenance window.
 
 -- 64-bit ids: a serial ends at 2^31 - 1.
 ALTER TABLE users ALTER COLUMN id TYPE BIGINT;

@@ -94,7 +94,10 @@ pub(super) async fn adopt(session: &mut Session, migrator: &Migrator) -> Result<
         return refuse("the database is motorpool's already, there is nothing to adopt");
     }
     if !status.is_foreign() {
-        return refuse("the database has no tables to adopt; `Migrator::up` makes them");
+        return refuse(
+            "there are no tables to adopt in the search path of this role; if the database has them, \
+             log in as their owner",
+        );
     }
     let Some((first, rest)) = migrator.steps.split_first() else {
         return refuse("there are no migrations");

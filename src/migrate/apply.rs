@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::{SecondsFormat, Utc};
+use deadpool_postgres::Transaction;
 use tokio::time::sleep;
 
 use super::session::{Session, failed, value};
@@ -59,6 +60,12 @@ pub(super) fn refuse_unsound(status: &SchemaStatus) -> Result<()> {
                 .into(),
         );
     }
+    if let Some(schema) = &status.elsewhere {
+        return refuse(format!(
+            "the tables are in the schema {schema}, which is not in the search path of this role; \
+             log in as the migrator that this database was provisioned with"
+        ));
+    }
     for migration in &status.migrations {
         let name = format!("V{}__{}", migration.version, migration.name);
         match migration.state {
@@ -81,10 +88,10 @@ pub(super) fn refuse_unsound(status: &SchemaStatus) -> Result<()> {
     Ok(())
 }
 
-/// Whether something that failed is to be tried again, after a pause: a table was locked, and it
-/// was not the last attempt.
+/// Whether something that failed is to be tried again, after a pause: a table was locked, or the
+/// others waited for this one in turn, and it was not the last attempt.
 pub(super) async fn again<T: Sync>(migrator: &Migrator, attempt: u32, result: &Result<T>) -> bool {
-    let locked = |error: &Error| error.sqlstate() == Some("55P03");
+    let locked = |error: &Error| matches!(error.sqlstate(), Some("55P03" | "40P01"));
     if attempt >= migrator.attempts || !result.as_ref().is_err_and(locked) {
         return false;
     }
@@ -128,7 +135,7 @@ async fn drop_invalid_indexes(session: &Session, step: &Step) -> Result<()> {
     let what = "looking for unfinished indexes";
     let sql = "SELECT c.relname::text, quote_ident(c.relname) FROM pg_index i \
         JOIN pg_class c ON c.oid = i.indexrelid \
-        WHERE NOT i.indisvalid AND c.relnamespace = current_schema()::regnamespace";
+        WHERE NOT i.indisvalid AND c.relnamespace = quote_ident(current_schema())::regnamespace";
     for row in &session.query(what, sql).await? {
         let (name, quoted): (&str, &str) = (value(row, 0)?, value(row, 1)?);
         let words = step.sql.split(|c: char| !c.is_alphanumeric() && c != '_');
@@ -196,10 +203,27 @@ async fn undo_step(session: &mut Session, step: &Step, undo: &str, lose_data: bo
     let what = format!("undoing {}", step.file());
     let transaction = session.client_mut()?.transaction().await;
     let transaction = transaction.map_err(failed(&what))?;
+    // Looks before it locks anybody out, because it may have to refuse.
+    refuse_losses(&transaction, step, lose_data).await?;
     // Counted under a lock, so that what was counted is what is lost.
     let lock = "LOCK TABLE users, cars IN ACCESS EXCLUSIVE MODE";
     let locked = transaction.batch_execute(lock).await;
     locked.map_err(failed(&what))?;
+    refuse_losses(&transaction, step, lose_data).await?;
+    let forget = format!("DELETE FROM {HISTORY} WHERE version = {}", step.version);
+    for sql in [undo, &forget] {
+        let done = transaction.batch_execute(sql).await;
+        done.map_err(failed(&what))?;
+    }
+    transaction.commit().await.map_err(failed(&what))
+}
+
+/// What would be lost is an error, unless the caller agrees.
+async fn refuse_losses(transaction: &Transaction<'_>, step: &Step, lose_data: bool) -> Result<()> {
+    if lose_data {
+        return Ok(());
+    }
+    let what = format!("undoing {}", step.file());
     let mut lost = Vec::new();
     for loss in step.losses() {
         let row = transaction.query_one(&loss.count, &[]).await;
@@ -208,16 +232,11 @@ async fn undo_step(session: &mut Session, step: &Step, undo: &str, lose_data: bo
             lost.push(format!("{count} of {}", loss.what));
         }
     }
-    if !lost.is_empty() && !lose_data {
-        return Err(Error::Migration {
+    match lost.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Migration {
             reason: format!("{what} would lose data: {}", lost.join(", ")),
             source: None,
-        });
+        }),
     }
-    let forget = format!("DELETE FROM {HISTORY} WHERE version = {}", step.version);
-    for sql in [undo, &forget] {
-        let done = transaction.batch_execute(sql).await;
-        done.map_err(failed(&what))?;
-    }
-    transaction.commit().await.map_err(failed(&what))
 }

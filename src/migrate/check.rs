@@ -9,7 +9,7 @@ use super::catalog::{Facts, facts, settle};
 use super::session::{Session, failed, value};
 use super::status::{self, MigrationState};
 use super::step::Step;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The tables that the migrations make.
 const TABLES: [&str; 2] = ["users", "cars"];
@@ -43,6 +43,18 @@ impl fmt::Display for Difference {
 /// Compares with what the migrations make that the database has.
 pub(super) async fn check(session: &mut Session, migrator: &Migrator) -> Result<Vec<Difference>> {
     let status = status::read(session, &migrator.steps).await?;
+    let known = |m: &&status::MigrationStatus| {
+        matches!(m.state, MigrationState::Applied | MigrationState::Pending)
+    };
+    if let Some(other) = status.migrations.iter().find(|m| !known(m)) {
+        return Err(Error::Migration {
+            reason: format!(
+                "version {} of the database is not known here, so there is nothing to compare with",
+                other.version
+            ),
+            source: None,
+        });
+    }
     let has = |step: &&Step| {
         let applied = |m: &status::MigrationStatus| {
             m.version == step.version && m.state != MigrationState::Pending

@@ -20,8 +20,8 @@ BEGIN
         FOREACH rights IN ARRAY ARRAY[
             'SELECT ON motorpool_schema_history',
             'SELECT, DELETE, INSERT (username, created_at, role), UPDATE (username, role) ON users',
-            'SELECT, DELETE, INSERT (model, owner_id, purchase_key) ON cars',
-            'UPDATE (owner_id, purchase_key) ON cars',
+            'SELECT, DELETE, INSERT (model, owner_id), UPDATE (owner_id) ON cars',
+            'INSERT (purchase_key), UPDATE (purchase_key) ON cars',
             'USAGE ON SEQUENCE users_id_seq, cars_id_seq'
         ] LOOP
             BEGIN

@@ -75,7 +75,11 @@ impl MigrationReport {
 }
 
 /// Brings the schema up to date: applies the migrations of this crate that the database does not
-/// have, each in a transaction of its own. It is [`Migrator::up`] with the defaults.
+/// have, each in a transaction of its own.
+///
+/// Version 2 makes the ids of a table that has rows wider, for which Postgres writes the table anew
+/// and lets nobody read it meanwhile: on millions of rows a matter of a maintenance window.
+/// It is [`Migrator::up`] with the defaults.
 ///
 /// It can be called at every start, by any number of processes at once: one of them works, the
 /// others wait for it and find nothing left to do. A database that a newer version of the crate
@@ -99,8 +103,8 @@ impl PgStore {
 
 /// What an operator does to a schema.
 ///
-/// Each of its calls takes a connection out of the pool for good and closes it at the end, so that
-/// nothing that is set on it reaches anybody else. The connection must be a direct one: a pooler
+/// Calls that change or compare something take a connection out of the pool for good and close it at
+/// the end, so that nothing that is set on it reaches anybody else. The connection must be a direct one: a pooler
 /// in transaction mode does not keep the lock.
 #[derive(Clone, Debug)]
 pub struct Migrator {
@@ -211,19 +215,21 @@ impl Migrator {
     }
 
     /// What [`up`](Self::up) would run on a database at the version `from`, as a script for a
-    /// database administrator, with the rows of the history. A database that it was run on is up
-    /// to date.
+    /// database administrator, with the rows of the history. Each migration in it fails on a
+    /// database that is not at the version before. A database that it was run on is up to date.
     pub fn sql(&self, from: u32) -> String {
         let wanted = |step: &&Step| step.version > from && self.wants(step);
         let now =
             "to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
         let mut script = format!(
-            "-- To be run with the first error as its end: psql -v ON_ERROR_STOP=1\n\
+            "-- To be run with the first error as its end (psql -v ON_ERROR_STOP=1), as the role and\n\
+             -- with the search path of the migrator.\n\
              {};\n\
              SET lock_timeout = {};\n\n{CREATE_HISTORY};\n",
             lock_or_fail(),
             self.lock_timeout.as_millis()
         );
+        let mut before = from;
         for step in self.steps.iter().filter(wanted) {
             let (begin, commit) = match step.in_transaction() {
                 true => ("BEGIN;\n", "COMMIT;\n"),
@@ -231,7 +237,12 @@ impl Migrator {
             };
             let (file, sql, note) = (step.file(), step.sql.trim(), apply::note(step, now));
             // Writing to a string does not fail.
-            let _ = write!(script, "\n-- {file}\n{begin}{sql}\n{note};\n{commit}");
+            let guard = at_version_or_fail(before);
+            let _ = write!(
+                script,
+                "\n-- {file}\n{begin}{guard};\n{sql}\n{note};\n{commit}"
+            );
+            before = step.version;
         }
         let grants = grants::GRANTS;
         let _ = write!(script, "\n{grants};\nSELECT pg_advisory_unlock({LOCK});\n");
@@ -287,4 +298,25 @@ impl Migrator {
         session.unlock().await;
         undone
     }
+}
+
+/// Fails on a database that is not at the version that a migration in a script is for, and while
+/// another migrator works: whoever runs the script may have run over an error before.
+fn at_version_or_fail(version: u32) -> String {
+    format!(
+        "DO $$
+DECLARE at int;
+BEGIN
+    SELECT coalesce(max(version), 0) INTO at FROM {history};
+    IF NOT pg_try_advisory_xact_lock({LOCK}) THEN
+        RAISE 'another migrator is at work';
+    ELSIF at <> {version} THEN
+        RAISE 'the database is at version %, and this migration is for version {version}', at;
+    ELSIF at = 0 AND coalesce(to_regclass('users'), to_regclass('cars')) IS NOT NULL THEN
+        RAISE 'the database has tables that motorpool did not make';
+    END IF;
+END
+$$",
+        history = step::HISTORY
+    )
 }

@@ -6,7 +6,7 @@ use postgres_protocol::password::scram_sha_256;
 
 use super::grants::APP_ROLE;
 use super::session::{Session, value};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::postgres::PgStore;
 
 /// The roles and the database to make.
@@ -171,11 +171,25 @@ async fn make_database(
     let what = format!("making the database {}", wanted.database);
     let (name, owner) = (quoted(&wanted.database), quoted(&wanted.owner));
     let literal = literal(&wanted.database);
-    let ask = format!("SELECT FROM pg_database WHERE datname = {literal}");
-    if session.query(&what, &ask).await?.is_empty() {
-        let make = format!("CREATE DATABASE {name} OWNER {owner}");
-        session.batch(&what, &make).await?;
-        made.database = true;
+    let ask =
+        format!("SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = {literal}");
+    match session.query(&what, &ask).await?.first() {
+        None => {
+            let make = format!("CREATE DATABASE {name} OWNER {owner}");
+            session.batch(&what, &make).await?;
+            made.database = true;
+        }
+        // Somebody works in it, and would be shut out.
+        Some(row) if value::<&str>(row, 0)? != wanted.owner => {
+            return Err(Error::Migration {
+                reason: format!(
+                    "the database {} exists and does not belong to {}; nothing in it was changed",
+                    wanted.database, wanted.owner
+                ),
+                source: None,
+            });
+        }
+        Some(_) => {}
     }
     let (migrator, app, schema) = (
         quoted(&wanted.migrator),

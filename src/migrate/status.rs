@@ -4,6 +4,7 @@ use std::fmt;
 
 use deadpool_postgres::Pool;
 
+use super::grants::APP_ROLE;
 use super::session::{LOCK, Session, value};
 use super::step::{HISTORY, Step};
 use crate::error::{Error, Result};
@@ -70,6 +71,8 @@ pub struct SchemaStatus {
     pub(super) migrations: Vec<MigrationStatus>,
     pub(super) lock_holder: Option<LockHolder>,
     pub(super) foreign_tables: bool,
+    /// The schema of the history, where a provisioned database has it out of this role's sight.
+    pub(super) elsewhere: Option<String>,
 }
 
 impl SchemaStatus {
@@ -181,6 +184,17 @@ pub(super) async fn read(session: &Session, steps: &[Step]) -> Result<SchemaStat
         (has_history, has_tables) = (value(row, 0)?, value(row, 1)?);
     }
     let mut entries = Vec::new();
+    let mut elsewhere = None;
+    if !has_history {
+        // A database may have one in each of its schemas; one that was provisioned has one.
+        let sql = format!(
+            "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relname = '{HISTORY}' AND current_setting('{APP_ROLE}', true) <> ''"
+        );
+        for row in &session.query(what, &sql).await? {
+            elsewhere = value(row, 0)?;
+        }
+    }
     if has_history {
         let sql = format!(
             "SELECT version, coalesce(name, ''), applied_on, coalesce(checksum, '') \
@@ -199,6 +213,7 @@ pub(super) async fn read(session: &Session, steps: &[Step]) -> Result<SchemaStat
         foreign_tables: has_tables && entries.is_empty(),
         migrations: compare(steps, entries),
         lock_holder: lock_holder(session).await?,
+        elsewhere,
     })
 }
 

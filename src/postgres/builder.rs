@@ -60,7 +60,7 @@ impl PgStoreBuilder {
         self
     }
 
-    /// How long making a connection may take, name look-up, TCP, TLS and authentication together,
+    /// How long making a connection may take, name look-up, TCP and authentication together,
     /// before the call gives [`Unavailable`](crate::Error::Unavailable). Default: 5 s.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.settings.connect = limit;
