@@ -108,12 +108,14 @@ pub struct Provisioned {
 ///
 /// # Errors
 /// [`Config`](crate::Error::Config) for a URL that cannot be read;
-/// [`Migration`](crate::Error::Migration) when the role may not do it; those of the connection.
+/// [`Migration`](crate::Error::Migration) when the role may not do it, and when the database exists
+/// and belongs to somebody else; those of the connection.
 pub async fn provision(admin: &str, wanted: &Provision) -> Result<Provisioned> {
     let builder = PgStore::builder(admin)?.max_connections(1);
     let mut made = Provisioned::default();
     let server = builder.clone().build().await?;
     let session = Session::open(server.pool()).await?;
+    refuse_foreign(&session, wanted).await?;
     make_roles(&session, wanted, &mut made).await?;
     make_database(&session, wanted, &mut made).await?;
     session.give_back();
@@ -125,6 +127,26 @@ pub async fn provision(admin: &str, wanted: &Provision) -> Result<Provisioned> {
     session.give_back();
     database.close().await;
     Ok(made)
+}
+
+/// A database of somebody else is left alone: who works in it would be shut out.
+async fn refuse_foreign(session: &Session, wanted: &Provision) -> Result<()> {
+    let ask = format!(
+        "SELECT FROM pg_database WHERE datname = {} AND pg_get_userbyid(datdba) <> {}",
+        literal(&wanted.database),
+        literal(&wanted.owner)
+    );
+    let theirs = session.query("looking for the database", &ask).await?;
+    match theirs.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Migration {
+            reason: format!(
+                "the database {} exists and does not belong to {}; nothing was changed",
+                wanted.database, wanted.owner
+            ),
+            source: None,
+        }),
+    }
 }
 
 async fn make_roles(session: &Session, wanted: &Provision, made: &mut Provisioned) -> Result<()> {
@@ -171,25 +193,11 @@ async fn make_database(
     let what = format!("making the database {}", wanted.database);
     let (name, owner) = (quoted(&wanted.database), quoted(&wanted.owner));
     let literal = literal(&wanted.database);
-    let ask =
-        format!("SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = {literal}");
-    match session.query(&what, &ask).await?.first() {
-        None => {
-            let make = format!("CREATE DATABASE {name} OWNER {owner}");
-            session.batch(&what, &make).await?;
-            made.database = true;
-        }
-        // Somebody works in it, and would be shut out.
-        Some(row) if value::<&str>(row, 0)? != wanted.owner => {
-            return Err(Error::Migration {
-                reason: format!(
-                    "the database {} exists and does not belong to {}; nothing in it was changed",
-                    wanted.database, wanted.owner
-                ),
-                source: None,
-            });
-        }
-        Some(_) => {}
+    let ask = format!("SELECT FROM pg_database WHERE datname = {literal}");
+    if session.query(&what, &ask).await?.is_empty() {
+        let make = format!("CREATE DATABASE {name} OWNER {owner}");
+        session.batch(&what, &make).await?;
+        made.database = true;
     }
     let (migrator, app, schema) = (
         quoted(&wanted.migrator),
