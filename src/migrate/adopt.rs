@@ -3,10 +3,9 @@
 use std::fmt;
 use std::time::Instant;
 
-use chrono::{SecondsFormat, Utc};
 use tokio_postgres::Transaction;
 
-use super::apply::{again, note, up};
+use super::apply::{again, note, now, up};
 use super::check::{self, Difference};
 use super::session::{Session, failed, value};
 use super::status;
@@ -206,8 +205,7 @@ async fn run(transaction: &Transaction<'_>, sql: &str) -> Result<()> {
 }
 
 async fn record(transaction: &Transaction<'_>, step: &Step) -> Result<()> {
-    let now = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
-    run(transaction, &note(step, &format!("'{now}'"))).await
+    run(transaction, &note(step, &now())).await
 }
 
 async fn count(transaction: &Transaction<'_>, of: &str) -> Result<u64> {

@@ -157,7 +157,8 @@ pub(super) fn note(step: &Step, applied_on: &str) -> String {
     )
 }
 
-fn now() -> String {
+/// This moment as it stands in the history, quoted.
+pub(super) fn now() -> String {
     format!(
         "'{}'",
         Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)
