@@ -49,7 +49,7 @@ pub use model::{
     Role, User, UserId,
 };
 pub use page::{Page, PageRequest};
-pub use postgres::{Closing, Discarded, PgStore, PgStoreBuilder, PoolStatus};
+pub use postgres::{Batched, Batching, Closing, Discarded, PgStore, PgStoreBuilder, PoolStatus};
 pub use repo::{CarRepo, UserRepo};
 pub use store::{IsolationLevel, Running, Store, StoreExt, Transaction, Tx, TxOptions};
 

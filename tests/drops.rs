@@ -105,7 +105,10 @@ impl Batch<'_> {
     async fn prepare(&mut self) {
         match self.state {
             State::Empty => drop(self.store.pool().retain(|_, _| false)),
-            State::Fresh => self.store.pool().manager().statement_caches.clear(),
+            State::Fresh => {
+                drop(self.store.pool().retain(|_, _| false));
+                self.store.ping().await.unwrap();
+            }
             State::Warm => {
                 let plan = Plan {
                     polls: usize::MAX,

@@ -51,9 +51,9 @@ async fn roll_back_all(all: Vec<Tx>) {
     }
 }
 
-/// Has every read on every connection prepared, anew.
+/// Has every read on every connection prepared, on new connections.
 async fn read_everything(store: &PgStore, user: UserId) {
-    store.pool().manager().statement_caches.clear();
+    drop(store.pool().retain(|_, _| false));
     let all = begin_all(store).await;
     for tx in &all {
         let (users, cars) = (tx.users(), tx.cars());

@@ -302,7 +302,7 @@ impl UnavailableReason {
     }
 
     /// Whether it is certain that nothing of the statement was stored.
-    fn stored_nothing(&self) -> bool {
+    pub(crate) fn stored_nothing(&self) -> bool {
         !matches!(self, Self::ConnectionLost | Self::Other)
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use deadpool_postgres::{Pool, WeakPool};
 
 use super::PgStore;
+use super::batch::Batching;
 use super::connect::Settings;
 use super::executor::Limits;
 use super::health::{Health, Reason};
@@ -20,6 +21,7 @@ use crate::error::Result;
 pub struct PgStoreBuilder {
     pub(super) settings: Settings,
     pub(super) demand: Option<Demand>,
+    pub(super) batching: Batching,
 }
 
 /// What must hold of a database before a store is made on it.
@@ -97,6 +99,13 @@ impl PgStoreBuilder {
         self
     }
 
+    /// Whether calls that wait for a connection anyway go to the server together. Default: on,
+    /// with two lanes and at most 256 calls in a batch.
+    pub fn batching(mut self, batching: Batching) -> Self {
+        self.batching = batching;
+        self
+    }
+
     /// Makes the store, and checks that the server can be reached.
     ///
     /// It starts a task on the current runtime that closes idle connections and ends with the
@@ -114,7 +123,7 @@ impl PgStoreBuilder {
             call: self.settings.call,
             own_pool: Some(self.settings.limits()),
         };
-        let store = PgStore::new(pool, limits, health, Some(connections));
+        let store = PgStore::new(pool, limits, health, Some(connections), self.batching);
         store.shared.lease(store.shared.deadline()).await?;
         if let Some(demand) = self.demand {
             demand(store.pool().clone()).await?;
@@ -159,6 +168,7 @@ impl fmt::Debug for PgStoreBuilder {
         f.debug_struct("PgStoreBuilder")
             .field("max_connections", &self.settings.max_connections)
             .field("limits", &self.settings.limits())
+            .field("batching", &self.batching)
             .finish_non_exhaustive()
     }
 }

@@ -50,7 +50,7 @@ const GET: Statement = Statement::read("SELECT id, model, owner_id FROM cars WHE
 const OWNED_BY: Statement =
     Statement::read("SELECT id, model, owner_id FROM cars WHERE owner_id = $1 ORDER BY id");
 
-const OWNED_BY_MANY: Statement = Statement::read(
+pub(super) const OWNED_BY_MANY: Statement = Statement::read(
     "SELECT id, model, owner_id FROM cars WHERE owner_id = ANY ($1) ORDER BY owner_id, id",
 );
 
@@ -79,7 +79,7 @@ const DELETE: Statement = Statement::write("DELETE FROM cars WHERE id = $1 RETUR
 const COUNT: Statement = Statement::read("SELECT count(*) FROM cars");
 
 /// A row that begins with the columns id, model, owner_id.
-fn car(row: &Row) -> Result<Car> {
+pub(super) fn car(row: &Row) -> Result<Car> {
     let id: i64 = Columns::new(row, "cars", None).get(0, "id")?;
     let columns = Columns::new(row, "cars", Some(id));
     Ok(Car {
@@ -97,13 +97,17 @@ fn cars(rows: &[Row]) -> Result<Vec<Car>> {
 impl CarRepo for PgCars {
     async fn buy(&self, new: &NewCar) -> Result<Car> {
         let owner = new.owner_id();
-        let key = new.purchase_key().map(|key| key.get());
-        let row = self
-            .executor
-            .query_opt(&BUY, &[&new.model(), &owner.get(), &key])
-            .await?;
-        let row = row.ok_or(Error::UnknownOwner { owner, index: None })?;
-        let car = car(&row)?;
+        let deadline = self.executor.deadline();
+        let alone = async {
+            let key = new.purchase_key().map(|key| key.get());
+            let params: &Params<'_> = &[&new.model(), &owner.get(), &key];
+            let row = self.executor.query_opt_by(deadline, &BUY, params).await?;
+            car(&row.ok_or(Error::UnknownOwner { owner, index: None })?)
+        };
+        let car = match self.executor.batches() {
+            Some(batches) => batches.buy.call(deadline, || new.clone(), alone).await?,
+            None => alone.await?,
+        };
         match new.describes(&car) {
             true => Ok(car),
             false => Err(Error::PurchaseKeyReused { index: None }),
@@ -115,12 +119,27 @@ impl CarRepo for PgCars {
     }
 
     async fn get(&self, id: CarId) -> Result<Option<Car>> {
-        let row = self.executor.query_opt(&GET, &[&id.get()]).await?;
-        row.as_ref().map(car).transpose()
+        let (id, deadline) = (id.get(), self.executor.deadline());
+        let alone = async {
+            let row = self.executor.query_opt_by(deadline, &GET, &[&id]).await?;
+            row.as_ref().map(car).transpose()
+        };
+        match self.executor.batches() {
+            Some(batches) => batches.car_by_id.call(deadline, || id, alone).await,
+            None => alone.await,
+        }
     }
 
     async fn owned_by(&self, owner: UserId) -> Result<Vec<Car>> {
-        cars(&self.executor.query(&OWNED_BY, &[&owner.get()]).await?)
+        let (owner, deadline) = (owner.get(), self.executor.deadline());
+        let alone = async {
+            let params: &Params<'_> = &[&owner];
+            cars(&self.executor.query_by(deadline, &OWNED_BY, params).await?)
+        };
+        match self.executor.batches() {
+            Some(batches) => batches.owned_by.call(deadline, || owner, alone).await,
+            None => alone.await,
+        }
     }
 
     async fn owned_by_many(&self, owners: &[UserId]) -> Result<BTreeMap<UserId, Vec<Car>>> {

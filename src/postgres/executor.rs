@@ -9,6 +9,7 @@ use deadpool_postgres::{Object, Pool, Timeouts};
 use tokio::time::{timeout, timeout_at};
 use tokio_postgres::Row;
 
+use super::batch::Batches;
 use super::connect::{Connections, PoolLimits};
 use super::error;
 use super::health::{Health, Reason};
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     /// Where the pool is the store's own.
     pub(super) connections: Option<Arc<Connections>>,
     pub(super) closed: Arc<AtomicBool>,
+    /// Where calls that wait go out together.
+    pub(super) batches: Option<Arc<Batches>>,
 }
 
 /// How long things may take.
@@ -142,7 +145,7 @@ impl Shared {
         rows.map_err(|error| self.timed_out(error, sent))
     }
 
-    fn all_in_use(&self) -> bool {
+    pub(super) fn all_in_use(&self) -> bool {
         let status = self.pool.status();
         status.size >= status.max_size && status.available == 0
     }
@@ -150,8 +153,8 @@ impl Shared {
     /// The time that a call has, from now.
     pub(super) fn deadline(&self) -> Deadline {
         Deadline {
-            given: self.limits.call,
             at: after(self.limits.call),
+            given: self.limits.call,
         }
     }
 
@@ -181,13 +184,22 @@ pub(super) fn after(time: Duration) -> Instant {
 }
 
 /// When a call has to end.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deadline {
-    given: Duration,
     at: Instant,
+    given: Duration,
 }
 
 impl Deadline {
+    pub(super) fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// What a call gets that did not end in time.
+    pub(super) fn missed(&self) -> Error {
+        Error::Timeout { after: self.given }
+    }
+
     pub(super) fn left(&self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
     }
@@ -196,7 +208,7 @@ impl Deadline {
     pub(super) async fn bound<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         match timeout_at(self.at.into(), work).await {
             Ok(result) => result,
-            Err(_) => Err(Error::Timeout { after: self.given }),
+            Err(_) => Err(self.missed()),
         }
     }
 }
@@ -211,6 +223,14 @@ pub(super) enum Executor {
 }
 
 impl Executor {
+    /// Where calls that wait go out together, if they do.
+    pub(super) fn batches(&self) -> Option<&Batches> {
+        match self {
+            Executor::Pool(shared) => shared.batches.as_deref(),
+            Executor::Transaction(_) => None,
+        }
+    }
+
     /// Runs a statement and gives its rows. One round trip, and another one where the connection
     /// has not prepared the statement yet.
     pub(super) async fn query(
@@ -257,8 +277,8 @@ impl Executor {
         statement: &Statement,
         params: &Params<'_>,
     ) -> Result<Row> {
-        let rows = self.query(statement, params).await?;
-        rows.into_iter().next().ok_or_else(error::no_row)
+        let row = self.query_opt(statement, params).await?;
+        row.ok_or_else(error::no_row)
     }
 
     /// Runs a statement that gives a row or none.
@@ -267,7 +287,17 @@ impl Executor {
         statement: &Statement,
         params: &Params<'_>,
     ) -> Result<Option<Row>> {
-        let rows = self.query(statement, params).await?;
+        self.query_opt_by(self.deadline(), statement, params).await
+    }
+
+    /// The same, for a call that may have waited before.
+    pub(super) async fn query_opt_by(
+        &self,
+        deadline: Deadline,
+        statement: &Statement,
+        params: &Params<'_>,
+    ) -> Result<Option<Row>> {
+        let rows = self.query_by(deadline, statement, params).await?;
         Ok(rows.into_iter().next())
     }
 }

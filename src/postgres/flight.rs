@@ -5,6 +5,7 @@ use futures_util::{TryStreamExt, join};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
+use super::notes::Note;
 use super::statement::{Bound, Params, Statement};
 
 /// The savepoint around a statement that may be refused.
@@ -18,14 +19,33 @@ pub(super) const TRANSACTION_ID: &str = "SELECT pg_current_xact_id_if_assigned()
 
 pub(super) type Driver<T> = Result<T, tokio_postgres::Error>;
 
+/// A connection and what is noted about it.
+#[derive(Clone, Copy)]
+pub(super) struct Noted<'a> {
+    pub(super) client: &'a ClientWrapper,
+    pub(super) note: &'a Note,
+}
+
+impl Noted<'_> {
+    /// The prepared form of a text. A round trip for the first time, then none.
+    async fn prepare(&self, sql: &'static str) -> Driver<tokio_postgres::Statement> {
+        if let Some(prepared) = self.note.prepared(sql) {
+            return Ok(prepared);
+        }
+        let prepared = self.client.prepare(sql).await?;
+        self.note.keep(sql, &prepared);
+        Ok(prepared)
+    }
+}
+
 /// Runs one statement.
 pub(super) async fn query(
-    client: &ClientWrapper,
+    connection: Noted<'_>,
     statement: &Statement,
     params: &Params<'_>,
 ) -> Driver<Vec<Row>> {
-    let prepared = client.prepare_cached(statement.sql).await?;
-    rows(client, &prepared, params).await
+    let prepared = connection.prepare(statement.sql).await?;
+    rows(connection.client, &prepared, params).await
 }
 
 async fn rows(
@@ -39,12 +59,13 @@ async fn rows(
 
 /// The rows and the transaction's id, and whether a refusal was undone.
 pub(super) async fn guarded(
-    client: &ClientWrapper,
+    connection: Noted<'_>,
     statement: &Statement,
     params: &Params<'_>,
     ask_id: bool,
 ) -> (Driver<(Vec<Row>, Option<i64>)>, bool) {
-    let prepared = match prepare(client, statement, ask_id).await {
+    let client = connection.client;
+    let prepared = match prepare(connection, statement, ask_id).await {
         Ok(prepared) => prepared,
         Err(error) => return (Err(error), false),
     };
@@ -83,13 +104,13 @@ pub(super) async fn guarded(
 
 /// The statement, and the question for the transaction's id if it is to be asked.
 async fn prepare(
-    client: &ClientWrapper,
+    connection: Noted<'_>,
     statement: &Statement,
     ask_id: bool,
 ) -> Driver<(tokio_postgres::Statement, Option<tokio_postgres::Statement>)> {
-    let prepared = client.prepare_cached(statement.sql).await?;
+    let prepared = connection.prepare(statement.sql).await?;
     let ask = match ask_id {
-        true => Some(client.prepare_cached(TRANSACTION_ID).await?),
+        true => Some(connection.prepare(TRANSACTION_ID).await?),
         false => None,
     };
     Ok((prepared, ask))

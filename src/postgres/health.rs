@@ -1,17 +1,17 @@
 //! Which connections are still of use, and how many left the pool for which reason.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{
     AtomicU64, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
 };
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Metrics, ObjectId};
+use deadpool_postgres::Metrics;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+
+use super::notes::Notes;
 
 /// Why a connection left the pool before its time, or at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,8 @@ pub(super) struct Health {
     /// Connections on loan.
     on_loan: AtomicUsize,
     returned: Notify,
-    /// By connection. A connection does not outlive a crash.
-    eras: Mutex<HashMap<ObjectId, i64>>,
+    /// What is known of each connection.
+    pub(super) notes: Notes,
     max_lifetime: Duration,
     jitter: RandomState,
     discarded: [AtomicU64; 6],
@@ -78,7 +78,7 @@ impl Health {
             condemned: AtomicU64::new(0),
             on_loan: AtomicUsize::new(0),
             returned: Notify::new(),
-            eras: Mutex::default(),
+            notes: Notes::default(),
             max_lifetime,
             jitter: RandomState::new(),
             discarded: Default::default(),
@@ -150,23 +150,6 @@ impl Health {
     /// Ends when a connection comes back, or goes.
     pub(super) fn returned(&self) -> Notified<'_> {
         self.returned.notified()
-    }
-
-    pub(super) fn era(&self, connection: ObjectId) -> Option<i64> {
-        self.eras().get(&connection).copied()
-    }
-
-    pub(super) fn set_era(&self, connection: ObjectId, era: i64) {
-        let mut eras = self.eras();
-        // Most of so many are gone; those that are not are asked again.
-        if eras.len() >= 1000 {
-            eras.clear();
-        }
-        eras.insert(connection, era);
-    }
-
-    fn eras(&self) -> MutexGuard<'_, HashMap<ObjectId, i64>> {
-        self.eras.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> u64 {

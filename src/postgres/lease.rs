@@ -14,8 +14,9 @@ use tokio::time::timeout;
 use tokio_postgres::{NoTls, Row};
 
 use super::error;
-use super::flight::{Driver, TRANSACTION_ID, guarded, is_stale, query};
+use super::flight::{Driver, Noted, TRANSACTION_ID, guarded, is_stale, query};
 use super::health::{Health, Reason};
+use super::notes::Note;
 use super::statement::{Params, Statement};
 use crate::error::{Error, Result, UnavailableReason};
 
@@ -58,6 +59,7 @@ enum Doing {
 /// otherwise that is seen to first, or the connection leaves the pool.
 pub(super) struct Lease {
     object: Option<Object>,
+    note: Arc<Note>,
     doing: Doing,
     health: Arc<Health>,
     /// Inside a transaction that its caller made read only.
@@ -68,6 +70,7 @@ impl Lease {
     pub(super) fn new(object: Object, health: Arc<Health>) -> Self {
         health.lend();
         Lease {
+            note: health.notes.of(&object),
             object: Some(object),
             doing: Doing::Nothing,
             health,
@@ -79,13 +82,19 @@ impl Lease {
         self.object.as_deref()
     }
 
+    /// The connection, to send something on it.
+    fn connection(&self) -> Option<Noted<'_>> {
+        let note = &*self.note;
+        self.object.as_deref().map(|client| Noted { client, note })
+    }
+
     /// Whether the server answers and takes writes.
     pub(super) async fn check(&mut self) -> bool {
-        let Some(object) = self.object.as_ref() else {
+        self.doing = Doing::Statement;
+        let Some(connection) = self.connection() else {
             return false;
         };
-        self.doing = Doing::Statement;
-        let answer = query(object, &CHECK, &[]).await;
+        let answer = query(connection, &CHECK, &[]).await;
         self.doing = Doing::Nothing;
         let takes_writes = |rows: Vec<Row>| rows.first().and_then(|row| row.try_get(0).ok());
         answer.ok().and_then(takes_writes).unwrap_or(false)
@@ -102,14 +111,14 @@ impl Lease {
         statement: &Statement,
         params: &Params<'_>,
     ) -> Result<Vec<Row>> {
-        let object = self.object.as_ref().ok_or_else(lost)?;
         let then = std::mem::replace(&mut self.doing, Doing::Statement);
-        let rows = match query(object, statement, params).await {
+        let connection = self.connection().ok_or_else(lost)?;
+        let rows = match query(connection, statement, params).await {
             // The server had prepared it for a schema that is gone, or has forgotten it. It was
             // not run.
             Err(error) if is_stale(&error) => {
-                object.statement_cache.remove(statement.sql, &[]);
-                query(object, statement, params).await
+                self.note.forget(statement.sql);
+                query(connection, statement, params).await
             }
             rows => rows,
         };
@@ -132,18 +141,14 @@ impl Lease {
     /// The time between two crashes of the server in which the connection was made, 0 if the server
     /// does not tell. One round trip for each connection, not for each transaction.
     pub(super) async fn era(&mut self) -> i64 {
-        let Some(object) = self.object.as_ref() else {
-            return 0;
-        };
-        let id = Object::id(object);
-        if let Some(era) = self.health.era(id) {
+        if let Some(era) = self.note.era() {
             return era;
         }
         let rows = self.query(&ERA, &[]).await;
         let rows = rows.unwrap_or_default();
         let era = rows.first().and_then(|row| row.try_get(0).ok());
         let era = era.unwrap_or(0);
-        self.health.set_era(id, era);
+        self.note.set_era(era);
         era
     }
 
@@ -179,15 +184,15 @@ impl Lease {
         params: &Params<'_>,
         ask_id: bool,
     ) -> Answer {
-        let Some(object) = self.object.as_ref() else {
+        self.doing = Doing::Statement;
+        let Some(connection) = self.connection() else {
             return Answer::aborted(lost());
         };
-        self.doing = Doing::Statement;
-        let (rows, undone) = guarded(object, statement, params, ask_id).await;
+        let (rows, undone) = guarded(connection, statement, params, ask_id).await;
         if rows.as_ref().is_err_and(is_stale) {
             // For the next transaction; this one is aborted. Which of the two it was is not known.
-            object.statement_cache.remove(statement.sql, &[]);
-            object.statement_cache.remove(TRANSACTION_ID, &[]);
+            self.note.forget(statement.sql);
+            self.note.forget(TRANSACTION_ID);
         }
         let rows = self.note(rows, Doing::Transaction);
         let aborted = rows.is_err() && !undone;

@@ -1,5 +1,6 @@
 //! The store in Postgres: what a host sees of it. How a call runs is in the modules below.
 
+mod batch;
 mod builder;
 mod cars;
 mod close;
@@ -9,6 +10,7 @@ mod executor;
 mod flight;
 mod health;
 mod lease;
+mod notes;
 mod outcome;
 mod purchases;
 mod row;
@@ -24,6 +26,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
 
+use self::batch::Batches;
+pub use self::batch::{Batched, Batching};
 pub use self::builder::PgStoreBuilder;
 use self::cars::PgCars;
 pub use self::close::Closing;
@@ -78,12 +82,13 @@ impl PgStore {
         Ok(PgStoreBuilder {
             settings: Settings::from_url(url)?,
             demand: None,
+            batching: Batching::default(),
         })
     }
 
     /// Works on the host's own pool as it is: its size, timeouts and connections are the host's.
     /// A call takes at most 10 s altogether, or what
-    /// [`with_call_timeout`](Self::with_call_timeout) says.
+    /// [`with_call_timeout`](Self::with_call_timeout) says. There is no [batching](Batching).
     ///
     /// The pool should recycle with [`RecyclingMethod::Fast`](deadpool_postgres::RecyclingMethod):
     /// the store hands back no connection that would need more. It relies on the host for the
@@ -94,7 +99,8 @@ impl PgStore {
             call: connect::DEFAULT_CALL,
             own_pool: None,
         };
-        Self::new(pool, limits, Arc::new(Health::new(Duration::MAX)), None)
+        let health = Arc::new(Health::new(Duration::MAX));
+        Self::new(pool, limits, health, None, Batching::Off)
     }
 
     fn new(
@@ -102,14 +108,18 @@ impl PgStore {
         limits: Limits,
         health: Arc<Health>,
         connections: Option<Arc<Connections>>,
+        batching: Batching,
     ) -> PgStore {
-        Self::over(Shared {
+        let mut shared = Shared {
             pool,
             limits,
             health,
             connections,
             closed: AtomicBool::new(false).into(),
-        })
+            batches: None,
+        };
+        shared.batches = Batches::new(batching, &shared);
+        Self::over(shared)
     }
 
     fn over(shared: Shared) -> PgStore {
@@ -157,6 +167,9 @@ impl PgStore {
             idle: pool.available,
             waiting: pool.waiting,
             discarded: self.shared.health.discarded(),
+            batched: (self.shared.batches.as_ref())
+                .map(|batches| batches.sent())
+                .unwrap_or_default(),
         }
     }
 
@@ -209,6 +222,8 @@ pub struct PoolStatus {
     pub waiting: usize,
     /// How many left the pool, and why.
     pub discarded: Discarded,
+    /// How many calls went to the server together, since the start.
+    pub batched: Batched,
 }
 
 const PING: Statement = Statement::read("SELECT 1");

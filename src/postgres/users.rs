@@ -66,7 +66,7 @@ const REGISTER_MANY: Statement = Statement::write(
 const GET: Statement =
     Statement::read("SELECT id, username, created_at, role FROM users WHERE id = $1");
 
-const GET_MANY: Statement = Statement::read(
+pub(super) const GET_MANY: Statement = Statement::read(
     "SELECT id, username, created_at, role FROM users WHERE id = ANY ($1) ORDER BY id",
 );
 
@@ -107,9 +107,19 @@ const DELETE: Statement = Statement::refusable_write(
 
 const COUNT: Statement = Statement::read("SELECT count(*) FROM users");
 
+/// The id in a row that begins with it.
+pub(super) fn id(row: &Row) -> Result<i64> {
+    Columns::new(row, "users", None).get(0, "id")
+}
+
+/// The name in a row that begins with id and username.
+pub(super) fn username(row: &Row) -> Result<&str> {
+    Columns::new(row, "users", None).get(1, "username")
+}
+
 /// A row that begins with the columns id, username, created_at, role.
-fn user(row: &Row) -> Result<User> {
-    let id: i64 = Columns::new(row, "users", None).get(0, "id")?;
+pub(super) fn user(row: &Row) -> Result<User> {
+    let id = id(row)?;
     let columns = Columns::new(row, "users", Some(id));
     let role: &str = columns.get(3, "role")?;
     Ok(User {
@@ -121,7 +131,7 @@ fn user(row: &Row) -> Result<User> {
 }
 
 /// The same, with whether the row is new in a fifth column.
-fn registration(row: &Row) -> Result<Registration> {
+pub(super) fn registration(row: &Row) -> Result<Registration> {
     let user = user(row)?;
     match row::computed(row, 4)? {
         true => Ok(Registration::Created(user)),
@@ -133,9 +143,19 @@ fn registration(row: &Row) -> Result<Registration> {
 impl UserRepo for PgUsers {
     async fn register(&self, new: &NewUser) -> Result<Registration> {
         new.check()?;
-        let params: &Params<'_> = &[&new.username(), &new.date(), &new.role_text()];
-        let row = self.executor.query_one(&REGISTER, params).await?;
-        registration(&row)
+        let deadline = self.executor.deadline();
+        let alone = async {
+            let params: &Params<'_> = &[&new.username(), &new.date(), &new.role_text()];
+            let row = self.executor.query_opt_by(deadline, &REGISTER, params);
+            registration(&row.await?.ok_or_else(error::no_row)?)
+        };
+        match self.executor.batches() {
+            Some(batches) => {
+                let register = &batches.register;
+                register.call(deadline, || new.clone(), alone).await
+            }
+            None => alone.await,
+        }
     }
 
     async fn register_many(&self, new: &[NewUser]) -> Result<Vec<Registration>> {
@@ -174,8 +194,15 @@ impl UserRepo for PgUsers {
     }
 
     async fn get(&self, id: UserId) -> Result<Option<User>> {
-        let row = self.executor.query_opt(&GET, &[&id.get()]).await?;
-        row.as_ref().map(user).transpose()
+        let (id, deadline) = (id.get(), self.executor.deadline());
+        let alone = async {
+            let row = self.executor.query_opt_by(deadline, &GET, &[&id]).await?;
+            row.as_ref().map(user).transpose()
+        };
+        match self.executor.batches() {
+            Some(batches) => batches.user_by_id.call(deadline, || id, alone).await,
+            None => alone.await,
+        }
     }
 
     async fn get_many(&self, ids: &[UserId]) -> Result<Vec<User>> {
@@ -191,11 +218,21 @@ impl UserRepo for PgUsers {
         if !storable(username) {
             return Ok(None);
         }
-        let row = self
-            .executor
-            .query_opt(&GET_BY_USERNAME, &[&username])
-            .await?;
-        row.as_ref().map(user).transpose()
+        let deadline = self.executor.deadline();
+        let alone = async {
+            let params: &Params<'_> = &[&username];
+            let row = self
+                .executor
+                .query_opt_by(deadline, &GET_BY_USERNAME, params);
+            row.await?.as_ref().map(user).transpose()
+        };
+        match self.executor.batches() {
+            Some(batches) => {
+                let by_name = &batches.user_by_name;
+                by_name.call(deadline, || username.to_owned(), alone).await
+            }
+            None => alone.await,
+        }
     }
 
     async fn list(&self, page: PageRequest<UserId>) -> Result<Page<User, UserId>> {

@@ -1,0 +1,155 @@
+//! Natural batching: calls that would wait for each other anyway go to the server together.
+//!
+//! A lane is the right to have one statement of a kind under way. As long as a lane is free, a call
+//! takes it and goes alone, by the same way as without batching. When all are taken, calls wait;
+//! as soon as one comes free, all that wait go out on it as one statement, and each gets its own
+//! answer. There is no timer: nobody waits for others to come, and batches grow only while the
+//! database is busy. (The idea is that of group commit.)
+//!
+//! What a call can rely on, batched or not:
+//!
+//! - It is sent after it was made, so it sees everything that was acknowledged before.
+//! - A batch in which anything goes wrong before it is stored is forgotten, and each of its calls
+//!   goes alone. Its errors, its limits and its end are its own.
+//! - Whoever goes away is left out of a batch that has not been sent. One that nobody waits for
+//!   any more is cancelled.
+//! - Should all lanes be stuck (behind a lock, say), a call that has waited for [`PATIENCE`] opens
+//!   another one.
+//!
+//! A lane holds no connection: each statement takes one from the pool and gives it back.
+
+mod cars;
+mod keys;
+mod lanes;
+mod users;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use self::cars::{Buy, CarById, OwnedBy};
+use self::lanes::Lanes;
+use self::users::{Register, UserById, UserByName};
+use super::executor::Shared;
+use super::lease::Lease;
+use crate::error::Result;
+
+/// Whether calls that wait go to the server together. Set by
+/// [`PgStoreBuilder::batching`](crate::PgStoreBuilder::batching).
+///
+/// It concerns `get`, `get_by_username` and `register` of [`UserRepo`](crate::UserRepo), and `get`,
+/// `owned_by` and `buy` of [`CarRepo`](crate::CarRepo), outside transactions. Each of these six has
+/// lanes of its own, so that a purchase that waits for a lock holds up no look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Batching {
+    /// Every call is a statement of its own.
+    Off,
+    /// Calls that find all lanes of their kind busy wait for each other and go out together.
+    On {
+        /// How many statements of one kind are under way at once. Each takes a connection of the
+        /// pool while it runs. 0 counts as 1. Default: 2.
+        lanes: usize,
+        /// How many calls go out together at most. 0 counts as 1. Default: 256.
+        max_batch: usize,
+    },
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Batching::On {
+            lanes: 2,
+            max_batch: 256,
+        }
+    }
+}
+
+/// How long a call waits for a lane while those that have one do not get on. Far longer than a
+/// statement takes that nothing is in the way of.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long a batch waits for a lock before its calls go alone, in milliseconds, as the server
+/// takes it: one of them may wait for long, and the others should not wait with it.
+const LOCK_PATIENCE: &str = "50";
+
+/// A kind of call, and how many of them are run as one statement.
+pub(super) trait Kind: Sized + Send + Sync + 'static {
+    /// What a call asks for.
+    type Call: Send + Sync + 'static;
+    type Answer: Send + 'static;
+
+    /// Whether the statement can change rows, so that it must not be sent twice unless it is
+    /// certain that nothing was stored.
+    const WRITES: bool;
+
+    /// The answers in the order of the calls. `None`: this call has to go alone.
+    fn run(
+        lease: &mut Lease,
+        calls: Vec<Self::Call>,
+    ) -> impl Future<Output = Result<Vec<Option<Self::Answer>>>> + Send;
+}
+
+/// The lanes of all kinds of one store.
+pub(super) struct Batches {
+    pub(super) user_by_id: Arc<Lanes<UserById>>,
+    pub(super) user_by_name: Arc<Lanes<UserByName>>,
+    pub(super) register: Arc<Lanes<Register>>,
+    pub(super) car_by_id: Arc<Lanes<CarById>>,
+    pub(super) owned_by: Arc<Lanes<OwnedBy>>,
+    pub(super) buy: Arc<Lanes<Buy>>,
+    sent: Arc<Sent>,
+}
+
+/// What went out together.
+#[derive(Default)]
+struct Sent {
+    batches: AtomicU64,
+    calls: AtomicU64,
+}
+
+impl Sent {
+    fn count(&self, calls: usize) {
+        self.batches.fetch_add(1, Relaxed);
+        self.calls.fetch_add(calls as u64, Relaxed);
+    }
+}
+
+/// How many calls of a store went to the server together, since its start. Part of
+/// [`PoolStatus`](crate::PoolStatus).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Batched {
+    /// How many statements carried them.
+    pub statements: u64,
+    /// How many calls there were. Those that went alone are not counted.
+    pub calls: u64,
+}
+
+impl Batches {
+    /// `None` if calls are not to be batched. `shared`: where the batches are run.
+    pub(super) fn new(batching: Batching, shared: &Shared) -> Option<Arc<Self>> {
+        let Batching::On { lanes, max_batch } = batching else {
+            return None;
+        };
+        let sent = Arc::<Sent>::default();
+        let shared = Arc::new(shared.clone());
+        let limits = (lanes.max(1), max_batch.max(1));
+        Some(Arc::new(Batches {
+            user_by_id: Lanes::new(limits, &shared, &sent),
+            user_by_name: Lanes::new(limits, &shared, &sent),
+            register: Lanes::new(limits, &shared, &sent),
+            car_by_id: Lanes::new(limits, &shared, &sent),
+            owned_by: Lanes::new(limits, &shared, &sent),
+            buy: Lanes::new(limits, &shared, &sent),
+            sent,
+        }))
+    }
+
+    pub(super) fn sent(&self) -> Batched {
+        Batched {
+            statements: self.sent.batches.load(Relaxed),
+            calls: self.sent.calls.load(Relaxed),
+        }
+    }
+}
