@@ -1,6 +1,7 @@
 //! Cars: the SQL, the decoding of a row, and the repository over both.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 
 use async_trait::async_trait;
 use tokio_postgres::Row;
@@ -98,12 +99,12 @@ impl CarRepo for PgCars {
     async fn buy(&self, new: &NewCar) -> Result<Car> {
         let owner = new.owner_id();
         let deadline = self.executor.deadline();
-        let alone = async {
+        let alone = pin!(async {
             let key = new.purchase_key().map(|key| key.get());
             let params: &Params<'_> = &[&new.model(), &owner.get(), &key];
             let row = self.executor.query_opt_by(deadline, &BUY, params).await?;
             car(&row.ok_or(Error::UnknownOwner { owner, index: None })?)
-        };
+        });
         let car = match self.executor.batches() {
             Some(batches) => batches.buy.call(deadline, || new.clone(), alone).await?,
             None => alone.await?,
@@ -120,10 +121,10 @@ impl CarRepo for PgCars {
 
     async fn get(&self, id: CarId) -> Result<Option<Car>> {
         let (id, deadline) = (id.get(), self.executor.deadline());
-        let alone = async {
+        let alone = pin!(async {
             let row = self.executor.query_opt_by(deadline, &GET, &[&id]).await?;
             row.as_ref().map(car).transpose()
-        };
+        });
         match self.executor.batches() {
             Some(batches) => batches.car_by_id.call(deadline, || id, alone).await,
             None => alone.await,
@@ -132,10 +133,10 @@ impl CarRepo for PgCars {
 
     async fn owned_by(&self, owner: UserId) -> Result<Vec<Car>> {
         let (owner, deadline) = (owner.get(), self.executor.deadline());
-        let alone = async {
+        let alone = pin!(async {
             let params: &Params<'_> = &[&owner];
             cars(&self.executor.query_by(deadline, &OWNED_BY, params).await?)
-        };
+        });
         match self.executor.batches() {
             Some(batches) => batches.owned_by.call(deadline, || owner, alone).await,
             None => alone.await,

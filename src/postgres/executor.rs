@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool, Timeouts};
+use futures_util::FutureExt;
 use tokio::time::{timeout, timeout_at};
 use tokio_postgres::Row;
 
@@ -50,14 +51,53 @@ const CHECK_LIMIT: Duration = Duration::from_secs(1);
 impl Shared {
     /// Takes a connection out of the pool, or says why there is none.
     pub(super) async fn lease(&self, deadline: Deadline) -> Result<Lease> {
+        match self.idle() {
+            Some(lease) if !self.is_suspect(&lease) => Ok(lease),
+            // In a box of its own: what may have to be waited for here would make the future of
+            // every call larger by far.
+            suspect => Box::pin(self.wait(suspect, deadline)).await,
+        }
+    }
+
+    /// A connection that can be had without waiting.
+    fn idle(&self) -> Option<Lease> {
+        // In a host's pool a connection may have to be asked first, and is lost if it is not
+        // waited for.
+        self.limits.own_pool?;
+        if self.closed.load(SeqCst) || self.pool.status().available == 0 {
+            return None;
+        }
+        const AT_ONCE: Timeouts = Timeouts {
+            wait: Some(Duration::ZERO),
+            create: None,
+            recycle: None,
+        };
+        let object = self.pool.timeout_get(&AT_ONCE).now_or_never()?.ok()?;
+        let lease = Lease::new(object, Arc::clone(&self.health));
+        // Again, now that whoever closes the store counts this connection.
+        (!self.closed.load(SeqCst)).then_some(lease)
+    }
+
+    fn is_suspect(&self, lease: &Lease) -> bool {
+        (self.connections.as_ref())
+            .is_some_and(|all| lease.client().is_some_and(|client| all.is_suspect(client)))
+    }
+
+    /// [`lease`](Self::lease), by waiting and asking. `suspect` is asked first.
+    async fn wait(&self, suspect: Option<Lease>, deadline: Deadline) -> Result<Lease> {
         let started = Instant::now();
+        let mut next = suspect;
         loop {
-            let mut lease = self.acquire(started, deadline).await?;
-            let suspect = (self.connections.as_ref())
-                .is_some_and(|all| lease.client().is_some_and(|client| all.is_suspect(client)));
-            if !suspect {
-                return Ok(lease);
-            }
+            let mut lease = match next.take() {
+                Some(suspect) => suspect,
+                None => {
+                    let lease = self.acquire(started, deadline).await?;
+                    if !self.is_suspect(&lease) {
+                        return Ok(lease);
+                    }
+                    lease
+                }
+            };
             // Half of the time is left for the call itself.
             let limit = CHECK_LIMIT.min(deadline.left() / 2);
             match timeout(limit, lease.check()).await {
@@ -205,11 +245,14 @@ impl Deadline {
     }
 
     /// The work, or the error that says that it took too long. Work that did is dropped.
-    pub(super) async fn bound<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        match timeout_at(self.at.into(), work).await {
-            Ok(result) => result,
-            Err(_) => Err(self.missed()),
-        }
+    pub(super) fn bound<T, F>(&self, work: F) -> impl Future<Output = Result<T>> + use<T, F>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let deadline = *self;
+        // Not an async block, which would hold the work twice.
+        timeout_at(self.at.into(), work)
+            .map(move |ended| ended.unwrap_or_else(|_| Err(deadline.missed())))
     }
 }
 
@@ -267,7 +310,8 @@ impl Executor {
                     }
                 }
             }
-            Executor::Transaction(tx) => tx.query(deadline, statement, params).await,
+            // In a box of its own, because its future is larger than that of the other case.
+            Executor::Transaction(tx) => Box::pin(tx.query(deadline, statement, params)).await,
         }
     }
 

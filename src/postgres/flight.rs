@@ -32,7 +32,8 @@ impl Noted<'_> {
         if let Some(prepared) = self.note.prepared(sql) {
             return Ok(prepared);
         }
-        let prepared = self.client.prepare(sql).await?;
+        // In a box, because it is rare and would make every call larger.
+        let prepared = Box::pin(self.client.prepare(sql)).await?;
         self.note.keep(sql, &prepared);
         Ok(prepared)
     }

@@ -118,7 +118,7 @@ impl Lease {
             // not run.
             Err(error) if is_stale(&error) => {
                 self.note.forget(statement.sql);
-                query(connection, statement, params).await
+                Box::pin(query(connection, statement, params)).await
             }
             rows => rows,
         };

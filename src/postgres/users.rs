@@ -1,6 +1,7 @@
 //! Users: the SQL, the decoding of a row, and the repository over both.
 
 use std::collections::HashMap;
+use std::pin::pin;
 
 use async_trait::async_trait;
 use tokio_postgres::Row;
@@ -144,11 +145,11 @@ impl UserRepo for PgUsers {
     async fn register(&self, new: &NewUser) -> Result<Registration> {
         new.check()?;
         let deadline = self.executor.deadline();
-        let alone = async {
+        let alone = pin!(async {
             let params: &Params<'_> = &[&new.username(), &new.date(), &new.role_text()];
             let row = self.executor.query_opt_by(deadline, &REGISTER, params);
             registration(&row.await?.ok_or_else(error::no_row)?)
-        };
+        });
         match self.executor.batches() {
             Some(batches) => {
                 let register = &batches.register;
@@ -195,10 +196,10 @@ impl UserRepo for PgUsers {
 
     async fn get(&self, id: UserId) -> Result<Option<User>> {
         let (id, deadline) = (id.get(), self.executor.deadline());
-        let alone = async {
+        let alone = pin!(async {
             let row = self.executor.query_opt_by(deadline, &GET, &[&id]).await?;
             row.as_ref().map(user).transpose()
-        };
+        });
         match self.executor.batches() {
             Some(batches) => batches.user_by_id.call(deadline, || id, alone).await,
             None => alone.await,
@@ -219,13 +220,13 @@ impl UserRepo for PgUsers {
             return Ok(None);
         }
         let deadline = self.executor.deadline();
-        let alone = async {
+        let alone = pin!(async {
             let params: &Params<'_> = &[&username];
             let row = self
                 .executor
                 .query_opt_by(deadline, &GET_BY_USERNAME, params);
             row.await?.as_ref().map(user).transpose()
-        };
+        });
         match self.executor.batches() {
             Some(batches) => {
                 let by_name = &batches.user_by_name;
