@@ -9,6 +9,9 @@
 //! - Every method is one round trip to the server. Through a connection that has not run the
 //!   statement yet, preparing it is another one, once. In a transaction a refused `rename`,
 //!   `delete` or `buy_many` can be another one, to undo it.
+//! - Under load, calls outside transactions that would wait for a connection may go to the server
+//!   together. Nobody can tell from the answers: each call sees what was acknowledged before it
+//!   began, and has its own answer, errors and limits.
 //! - Outside a transaction every call is one of its own, stored completely or not at all. If it
 //!   gives way to another transaction it is run again, a few times.
 //! - A typed error of the domain leaves a transaction usable.

@@ -3,7 +3,7 @@
 use std::future::{Future, IntoFuture};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
 
@@ -30,7 +30,7 @@ impl Closing {
     ///
     /// Gives the number of connections that were still in use at the limit.
     pub async fn within(self, limit: Duration) -> usize {
-        let end = after(limit);
+        let end = after(Instant::now(), limit);
         let mut returned = pin!(self.shared.health.returned());
         loop {
             // Listens before it looks, so that nothing comes back unnoticed in between.

@@ -192,9 +192,11 @@ impl Shared {
 
     /// The time that a call has, from now.
     pub(super) fn deadline(&self) -> Deadline {
+        let (start, given) = (Instant::now(), self.limits.call);
         Deadline {
-            at: after(self.limits.call),
-            given: self.limits.call,
+            at: after(start, given),
+            start,
+            given,
         }
     }
 
@@ -216,23 +218,29 @@ impl Shared {
     }
 }
 
-/// The moment after this time. More than a month counts as a month, because a moment so far away
-/// that the clock cannot hold it would have to be refused.
-pub(super) fn after(time: Duration) -> Instant {
+/// The moment that comes this time after another one. More than a month counts as a month, because
+/// a moment so far away that the clock cannot hold it would have to be refused.
+pub(super) fn after(start: Instant, time: Duration) -> Instant {
     const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-    Instant::now() + time.min(MONTH)
+    start + time.min(MONTH)
 }
 
 /// When a call has to end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deadline {
     at: Instant,
+    start: Instant,
     given: Duration,
 }
 
 impl Deadline {
     pub(super) fn at(&self) -> Instant {
         self.at
+    }
+
+    /// When the call began.
+    pub(super) fn start(&self) -> Instant {
+        self.start
     }
 
     /// What a call gets that did not end in time.

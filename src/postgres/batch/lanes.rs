@@ -14,7 +14,7 @@ use tokio::time::{timeout, timeout_at};
 use super::{Kind, PATIENCE, Sent};
 use crate::error::{Error, Failure, Result, UnavailableReason};
 use crate::postgres::error::unavailable;
-use crate::postgres::executor::{Deadline, Shared};
+use crate::postgres::executor::{Deadline, Shared, after};
 
 /// The lanes of one kind.
 pub(in crate::postgres) struct Lanes<K: Kind> {
@@ -146,17 +146,18 @@ impl<K: Kind> Lanes<K> {
         answer: oneshot::Receiver<Answer<K>>,
         deadline: Deadline,
     ) -> Answer<K> {
-        let started = Instant::now();
         // A call that waits for a lane waits for a connection.
         let own_pool = self.shared.limits.own_pool;
         let acquire = own_pool.map_or(Duration::MAX, |limits| limits.acquire);
+        let started = deadline.start();
+        let limit = deadline.at().min(after(started, acquire));
+        let mut look = limit.min(after(started, PATIENCE));
         let mut answer = pin!(answer);
         loop {
-            let left = acquire.saturating_sub(started.elapsed());
-            let pause = PATIENCE.min(left).min(deadline.left());
-            if let Ok(answer) = timeout(pause, answer.as_mut()).await {
+            if let Ok(answer) = timeout_at(look.into(), answer.as_mut()).await {
                 return answer.unwrap_or_else(|_| Answer::forgotten());
             }
+            look = limit.min(after(Instant::now(), PATIENCE));
             let waited = started.elapsed();
             let over = match deadline.left() {
                 Duration::ZERO => Some(deadline.missed()),
