@@ -45,10 +45,14 @@ const REGISTER: Statement = Statement::write(
     SELECT id, username, created_at, role, false FROM existing",
 );
 
-// The same for many. Each name comes once; ids rise in the order given.
+// The same for many. Each name comes once; ids rise in the order given. The names are looked up one
+// by one: where thousands are compared with a whole array, the planner may read the whole table.
 const REGISTER_MANY: Statement = Statement::write(
     "WITH existing AS (
-        SELECT id, username, created_at, role FROM users WHERE username = ANY ($1)
+        SELECT u.id, u.username, u.created_at, u.role
+        FROM unnest($1::text[]) AS i (username), LATERAL (
+            SELECT id, username, created_at, role FROM users WHERE username = i.username LIMIT 1
+        ) u
     ), stored AS (
         INSERT INTO users (username, created_at, role)
         SELECT i.username, i.created_at, i.role
