@@ -1,6 +1,10 @@
 //! Futures that are dropped at a chosen poll.
 
-#![allow(unreachable_pub, reason = "a module of a test program")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of it"
+)]
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
