@@ -134,7 +134,9 @@ impl Batches {
         };
         let sent = Arc::<Sent>::default();
         let shared = Arc::new(shared.clone());
-        let limits = (lanes.max(1), max_batch.max(1));
+        // More lanes than connections would be of no use.
+        let most = shared.pool.status().max_size.max(1);
+        let limits = (lanes.clamp(1, most), max_batch.max(1));
         Some(Arc::new(Batches {
             user_by_id: Lanes::new(limits, &shared, &sent),
             user_by_name: Lanes::new(limits, &shared, &sent),
