@@ -227,15 +227,16 @@ impl<K: Kind> Lanes<K> {
         batch
     }
 
-    /// Whether there is more to do on this lane. It is freed if nobody waits.
-    fn goes_on(&self, place: &Place<K>) -> bool {
+    /// Until when those who wait have time, if there is more to do on this lane. It is freed if
+    /// nobody waits.
+    fn goes_on(&self, place: &Place<K>) -> Option<Deadline> {
         let mut state = self.state();
-        let idle = state.waiting.is_empty();
-        match place.own(&mut state) {
-            Some(lane) if idle => lane.taken = None,
-            own => return own.is_some(),
+        let latest = state.waiting.iter().map(|one| one.caller.deadline).max();
+        let lane = place.own(&mut state)?;
+        if latest.is_none() {
+            lane.taken = None;
         }
-        false
+        latest
     }
 
     /// Tells everybody who waits why there is no connection.
@@ -362,10 +363,10 @@ async fn run<K: Kind>(place: Place<K>) {
         // Those who have just got their answers call again first, if they do, and are in the next
         // batch.
         yield_now().await;
-        if !lanes.goes_on(&place) {
+        let Some(latest) = lanes.goes_on(&place) else {
             return;
-        }
-        let mut lease = match lanes.shared.lease(lanes.shared.deadline()).await {
+        };
+        let mut lease = match lanes.shared.lease(latest).await {
             Ok(lease) => lease,
             // How long to wait for a connection is up to those who wait.
             Err(Error::PoolExhausted { .. }) => continue,
