@@ -165,7 +165,8 @@ impl PgStore {
             max: pool.max_size,
             size: pool.size,
             idle: pool.available,
-            waiting: pool.waiting,
+            waiting: pool.waiting
+                + (self.shared.batches.as_ref()).map_or(0, |batches| batches.waiting()),
             discarded: self.shared.health.discarded(),
             batched: (self.shared.batches.as_ref())
                 .map(|batches| batches.sent())
@@ -218,7 +219,7 @@ pub struct PoolStatus {
     pub size: usize,
     /// How many of them are idle.
     pub idle: usize,
-    /// How many calls wait for one.
+    /// How many calls wait for one, or to [go out together](Batching) with others.
     pub waiting: usize,
     /// How many left the pool, and why.
     pub discarded: Discarded,

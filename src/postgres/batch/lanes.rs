@@ -247,6 +247,15 @@ impl<K: Kind> Lanes<K> {
         }
     }
 
+    /// How many calls wait for a lane.
+    pub(super) fn waiting(&self) -> usize {
+        let state = self.state();
+        let waiting = state.waiting.iter();
+        waiting
+            .filter(|waiting| !waiting.caller.answer.is_closed())
+            .count()
+    }
+
     fn place(self: &Arc<Self>, lane: usize, times: u64) -> Place<K> {
         Place {
             lanes: Arc::clone(self),

@@ -148,6 +148,16 @@ impl Batches {
         }))
     }
 
+    /// How many calls wait for a lane.
+    pub(super) fn waiting(&self) -> usize {
+        self.user_by_id.waiting()
+            + self.user_by_name.waiting()
+            + self.register.waiting()
+            + self.car_by_id.waiting()
+            + self.owned_by.waiting()
+            + self.buy.waiting()
+    }
+
     pub(super) fn sent(&self) -> Batched {
         Batched {
             statements: self.sent.batches.load(Relaxed),
