@@ -133,8 +133,12 @@ impl Shared {
         }
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+
     fn refuse_closed(&self) -> Result<()> {
-        match self.closed.load(SeqCst) {
+        match self.is_closed() {
             true => Err(error::unavailable(UnavailableReason::Closed, None)),
             false => Ok(()),
         }

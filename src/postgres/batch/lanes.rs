@@ -102,10 +102,18 @@ impl<K: Kind> Lanes<K> {
         call: impl FnOnce() -> K::Call,
         alone: impl Future<Output = Result<K::Answer>>,
     ) -> Result<K::Answer> {
+        // It would be refused at the end of the queue.
+        if self.shared.is_closed() {
+            return alone.await;
+        }
         let place = match self.enter(deadline, call) {
             Ok(place) => Some(place),
             Err((number, answer)) => match self.wait(number, answer, deadline).await {
                 Answer::Done(answer) => return answer,
+                // Nothing is sent that there is no time for.
+                Answer::Alone | Answer::Lead(_) if deadline.left().is_zero() => {
+                    return Err(deadline.missed());
+                }
                 Answer::Alone => None,
                 Answer::Lead(place) => Some(place),
             },
@@ -160,14 +168,20 @@ impl<K: Kind> Lanes<K> {
             look = limit.min(after(Instant::now(), PATIENCE));
             let waited = started.elapsed();
             let over = match deadline.left() {
-                Duration::ZERO => Some(deadline.missed()),
-                _ if waited >= acquire => Some(Error::PoolExhausted { waited }),
-                _ => None,
+                Duration::ZERO => Some(Answer::Done(Err(deadline.missed()))),
+                // To hear it.
+                _ if self.shared.is_closed() => Some(Answer::Alone),
+                _ if waited < acquire => None,
+                _ if self.shared.all_in_use() => {
+                    Some(Answer::Done(Err(Error::PoolExhausted { waited })))
+                }
+                // There are connections; only the lanes are taken.
+                _ => Some(Answer::Alone),
             };
             match (self.look(number, over.is_some()), over) {
                 (Look::Stuck(place), _) => return Answer::Lead(place),
                 (Look::Waits, None) => {}
-                (Look::Waits, Some(error)) => return Answer::Done(Err(error)),
+                (Look::Waits, Some(answer)) => return answer,
                 // There is an answer to wait for, as long as the call may take.
                 (Look::Sent, _) => {
                     return match timeout_at(deadline.at().into(), answer).await {
