@@ -36,6 +36,9 @@ mod postgres;
 pub mod repo;
 pub mod store;
 
+/// The type of [`UserRepo::stream`] and [`CarRepo::stream`], from `futures-util` 0.3.
+pub use futures_util::stream::BoxStream;
+
 pub use error::{CommitOutcome, CommitToken, Error, Failure, Result, Source, UnavailableReason};
 #[cfg(feature = "memory")]
 pub use memory::MemoryStore;

@@ -1,4 +1,7 @@
-//! Pages: a request says where to go on and how far, an answer says where the next one begins.
+//! Pages: a request says where to go on and how far, an answer says where the next one begins. And
+//! walks over all of them.
+
+use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::model::InvalidInput;
 
@@ -73,9 +76,94 @@ impl<T, K> Page<T, K> {
     }
 }
 
+/// Walks over everything, a chunk at a time, and ends with the first error.
+///
+/// `chunk` gives the items after a key, and the key to go on after unless they were the last. It is
+/// asked for the next chunk when the one before has been used up, so no more than one is held.
+pub(crate) fn walk<'a, T, K, E, I, F, Fut>(chunk: F) -> BoxStream<'a, Result<T, E>>
+where
+    T: Send + 'a,
+    K: Send + 'a,
+    E: Send + 'a,
+    I: Iterator<Item = Result<T, E>> + Send + 'a,
+    F: Fn(Option<K>) -> Fut + Send + Sync + 'a,
+    Fut: Future<Output = Result<(I, Option<K>), E>> + Send + 'a,
+{
+    // The items at hand, and where to go on: `Some(None)` at the very beginning.
+    let start = (None::<I>, Some(None), chunk);
+    let items = stream::unfold(start, |(mut items, mut next, chunk)| async move {
+        loop {
+            if let Some(item) = items.as_mut().and_then(Iterator::next) {
+                if item.is_err() {
+                    (items, next) = (None, None);
+                }
+                return Some((item, (items, next, chunk)));
+            }
+            match chunk(next.take()?).await {
+                Ok((more, last)) => (items, next) = (Some(more), last.map(Some)),
+                Err(error) => return Some((Err(error), (None, None, chunk))),
+            }
+        }
+    });
+    // One that is asked again after its end goes on saying so.
+    items.fuse().boxed()
+}
+
+/// The same by pages of the greatest length.
+pub(crate) fn walk_pages<'a, T, K, E, F, Fut>(list: F) -> BoxStream<'a, Result<T, E>>
+where
+    T: Send + 'a,
+    K: Send + 'a,
+    E: Send + 'a,
+    F: Fn(PageRequest<K>) -> Fut + Send + Sync + 'a,
+    Fut: Future<Output = Result<Page<T, K>, E>> + Send + 'a,
+{
+    walk(move |after| {
+        let limit = PageRequest::<K>::MAX_LIMIT;
+        let page = list(PageRequest { limit, after });
+        async move {
+            let page = page.await?;
+            Ok((page.items.into_iter().map(Ok), page.next))
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use futures_util::FutureExt;
+
     use super::*;
+
+    /// Walks over chunks, of which the last one is followed by nothing, and counts the questions.
+    fn walked(chunks: &[Result<Vec<Result<u8, u8>>, u8>]) -> (Vec<Result<u8, u8>>, usize) {
+        let asked = AtomicUsize::new(0);
+        let ask = |after: Option<usize>| {
+            asked.fetch_add(1, Relaxed);
+            let number = after.unwrap_or(0);
+            let next = Some(number + 1).filter(|next| *next < chunks.len());
+            let chunk = chunks[number].clone();
+            async move { chunk.map(|chunk| (chunk.into_iter(), next)) }
+        };
+        let items = walk(ask).collect().now_or_never();
+        (items.expect("nothing to wait for"), asked.into_inner())
+    }
+
+    #[test]
+    fn a_walk_goes_to_the_end() {
+        let chunks = [Ok(vec![Ok(1), Ok(2)]), Ok(vec![]), Ok(vec![Ok(3)])];
+        assert_eq!(walked(&chunks), (vec![Ok(1), Ok(2), Ok(3)], 3));
+        assert_eq!(walked(&[Ok(vec![])]), (vec![], 1));
+    }
+
+    #[test]
+    fn a_walk_ends_with_the_first_error_and_asks_no_more() {
+        let bad_item = [Ok(vec![Ok(1), Err(2), Ok(3)]), Ok(vec![Ok(4)])];
+        assert_eq!(walked(&bad_item), (vec![Ok(1), Err(2)], 1));
+        let bad_chunk = [Ok(vec![Ok(1)]), Err(2), Ok(vec![Ok(3)])];
+        assert_eq!(walked(&bad_chunk), (vec![Ok(1), Err(2)], 2));
+    }
 
     #[test]
     fn limits() {

@@ -6,9 +6,9 @@
 //! - Input is checked before any I/O ([`Error::Invalid`](crate::Error::Invalid)).
 //! - An id or name that nothing has is an ordinary answer or a typed error, never a failure of the
 //!   database: 0, negative numbers and both ends of `i64` included.
-//! - Every method is one round trip to the server. Through a connection that has not run the
-//!   statement yet, preparing it is another one, once. In a transaction a refused `rename`,
-//!   `delete` or `buy_many` can be another one, to undo it.
+//! - Every method but the streams is one round trip to the server. Through a connection that has
+//!   not run the statement yet, preparing it is another one, once. In a transaction a refused
+//!   `rename`, `delete` or `buy_many` can be another one, to undo it.
 //! - Under load, calls outside transactions that would wait for a connection may go to the server
 //!   together. Nobody can tell from the answers: each call sees what was acknowledged before it
 //!   began, and has its own answer, errors and limits.
@@ -26,10 +26,11 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::error::Result;
 use crate::model::{Car, CarId, NewCar, NewUser, Registration, Role, User, UserId};
-use crate::page::{Page, PageRequest};
+use crate::page::{Page, PageRequest, walk_pages};
 
 /// Users. [The module](self) says what holds for every method.
 #[async_trait]
@@ -58,6 +59,48 @@ pub trait UserRepo: Send + Sync {
     /// A page of all users, in order of id. A walk over the pages gives every user once that was
     /// there all the time, whatever is added or deleted meanwhile.
     async fn list(&self, page: PageRequest<UserId>) -> Result<Page<User, UserId>>;
+
+    /// All users, in order of id and in constant memory: for exports.
+    ///
+    /// It gives every user once that was there all the time, whatever is added or deleted
+    /// meanwhile. Users that are changed meanwhile are given as they were at some moment in
+    /// between; for one moment for all of them, call it in a transaction that is
+    /// [`RepeatableRead`](crate::IsolationLevel::RepeatableRead).
+    ///
+    /// Nothing is sent before the stream is polled. Then it is one round trip for each chunk of
+    /// some thousand users, each with all the time that a call has, and between two of them no
+    /// connection is held (but that of the transaction it is called in), however long the caller
+    /// takes. A stream can be dropped at any time.
+    ///
+    /// The type is that of the crate `futures-util` 0.3, whose `TryStreamExt` has the method
+    /// `try_next`; [`BoxStream`] names it as well.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// use futures_util::TryStreamExt;
+    /// use motorpool::{MemoryStore, NewUser, Store};
+    ///
+    /// let store = MemoryStore::new();
+    /// store.users().register(&NewUser::new("Ada")?).await?;
+    /// let mut users = store.users().stream();
+    /// while let Some(user) = users.try_next().await? {
+    ///     println!("{},{}", user.id, user.username);
+    /// }
+    /// # Ok::<(), motorpool::Error>(())
+    /// # })?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A store that does not implement it reads pages of 1000 by [`list`](Self::list).
+    ///
+    /// # Errors
+    /// Those of the connection. The stream ends with the first one.
+    fn stream(&self) -> BoxStream<'_, Result<User>> {
+        walk_pages(|page| self.list(page))
+    }
 
     /// Changes the role and returns the user as it is then.
     ///
@@ -123,6 +166,17 @@ pub trait CarRepo: Send + Sync {
         owner: UserId,
         page: PageRequest<CarId>,
     ) -> Result<Page<Car, CarId>>;
+
+    /// All cars of all users, in order of id and in constant memory. What
+    /// [`UserRepo::stream`] promises for users holds for them.
+    ///
+    /// A store that does not implement it gives one error, [`Config`](crate::Error::Config).
+    fn stream(&self) -> BoxStream<'_, Result<Car>> {
+        let missing = crate::Error::Config {
+            reason: "this store cannot stream its cars".into(),
+        };
+        stream::iter([Err(missing)]).boxed()
+    }
 
     /// Gives a car from one user to another and returns it as it is then. From a user to itself:
     /// nothing changes.

@@ -13,6 +13,7 @@ mod support;
 use std::fmt::Debug;
 
 use chrono::NaiveDate;
+use futures_util::TryStreamExt;
 use motorpool::{
     CarId, CarRepo, MemoryStore, NewCar, NewUser, PageRequest, PgStore, PurchaseKey, Role, Store,
     TxOptions, UserId, UserRepo,
@@ -55,6 +56,7 @@ enum Operation {
     GetUsers(Vec<UserId>),
     GetByUsername(String),
     ListUsers(PageRequest<UserId>),
+    StreamUsers,
     SetRole(UserId, Role),
     Rename(UserId, String),
     DeleteUser(UserId),
@@ -65,6 +67,7 @@ enum Operation {
     OwnedBy(UserId),
     OwnedByMany(Vec<UserId>),
     ListOwnedBy(UserId, PageRequest<CarId>),
+    StreamCars,
     Transfer(CarId, UserId, UserId),
     DeleteCar(CarId),
     CountCars,
@@ -93,6 +96,7 @@ impl Operation {
             Operation::GetUsers(ids) => text(users.get_many(ids).await),
             Operation::GetByUsername(name) => text(users.get_by_username(name).await),
             Operation::ListUsers(page) => text(users.list(*page).await),
+            Operation::StreamUsers => text(users.stream().try_collect::<Vec<_>>().await),
             Operation::SetRole(id, role) => text(users.set_role(*id, *role).await),
             Operation::Rename(id, name) => text(users.rename(*id, name).await),
             Operation::DeleteUser(id) => text(users.delete(*id).await),
@@ -103,6 +107,7 @@ impl Operation {
             Operation::OwnedBy(owner) => text(cars.owned_by(*owner).await),
             Operation::OwnedByMany(owners) => text(cars.owned_by_many(owners).await),
             Operation::ListOwnedBy(owner, page) => text(cars.list_owned_by(*owner, *page).await),
+            Operation::StreamCars => text(cars.stream().try_collect::<Vec<_>>().await),
             Operation::Transfer(id, from, to) => text(cars.transfer(*id, *from, *to).await),
             Operation::DeleteCar(id) => text(cars.delete(*id).await),
             Operation::CountCars => text(cars.count().await),
@@ -213,11 +218,13 @@ fn operation() -> impl Strategy<Value = Operation> {
         vec(user_id(), 0..8).prop_map(GetUsers),
         any_name().prop_map(GetByUsername),
         page(UserId::new).prop_map(ListUsers),
+        Just(StreamUsers),
         Just(CountUsers),
         car_id().prop_map(GetCar),
         user_id().prop_map(OwnedBy),
         vec(user_id(), 0..8).prop_map(OwnedByMany),
         (user_id(), page(CarId::new)).prop_map(|(owner, page)| ListOwnedBy(owner, page)),
+        Just(StreamCars),
         Just(CountCars),
     ];
     prop_oneof![2 => writes, 1 => reads]

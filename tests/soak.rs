@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use futures_util::future::join_all;
+use futures_util::{StreamExt, TryStreamExt};
 use motorpool::{
     CommitOutcome, CommitToken, Error, NewCar, NewUser, PageRequest, PgStore, PurchaseKey, Result,
     Role, Store, StoreExt, Tx, TxOptions, UserId,
@@ -30,10 +31,10 @@ const CONNECTIONS: usize = 16;
 const GROWTH: usize = 5 * 1024 * 1024;
 
 /// How many statements the crate has, but for the one that asks a connection under suspicion.
-const TEXTS: usize = 23;
+const TEXTS: usize = 24;
 
 /// The calls of one round.
-const ROUND: usize = 48;
+const ROUND: usize = 52;
 
 /// Every method once at least, and everything that it stores is gone at its end.
 async fn round(store: &PgStore, number: usize) -> Result<()> {
@@ -65,6 +66,8 @@ async fn round(store: &PgStore, number: usize) -> Result<()> {
     users.rename(bert, &name("Bernd")).await?;
     let taken = users.rename(bert, &name("Anna")).await;
     assert!(matches!(taken, Err(Error::UsernameTaken)), "{taken:?}");
+    let streamed = users.stream().take(2).try_collect::<Vec<_>>();
+    assert_eq!(streamed.await?.len(), 2);
     users.count().await?;
 
     let car = |owner| NewCar::new("Golf", owner);
@@ -73,6 +76,10 @@ async fn round(store: &PgStore, number: usize) -> Result<()> {
     let keyed = cars.buy(&car(bert)?.key(key)).await?;
     assert_eq!(cars.buy(&car(bert)?.key(key)).await?, keyed);
     let bought = cars.buy_many(&[car(cora)?, car(cora)?, car(bert)?]).await?;
+    let again = [car(cora)?, car(bert)?.key(key)];
+    let again = cars.buy_many(&again).await?;
+    assert_eq!(again[1], keyed);
+    assert!(cars.delete(again[0].id).await?);
     let unknown = cars.buy(&car(UserId::new(-1))?).await;
     assert!(
         matches!(unknown, Err(Error::UnknownOwner { .. })),
@@ -89,6 +96,7 @@ async fn round(store: &PgStore, number: usize) -> Result<()> {
         1
     );
     cars.transfer(golf.id, anna.id, cora).await?;
+    assert!(cars.stream().try_next().await?.is_some());
     cars.count().await?;
     let owner = users.delete(cora).await;
     assert!(

@@ -105,6 +105,14 @@ macro_rules! __motorpool_rules {
                     pages_of_cars_show_the_owners_cars_in_order,
                     pages_of_cars_after_the_car_of_another,
                 }
+                streams {
+                    stream_of_an_empty_store_is_empty,
+                    stream_gives_everything_in_order_of_id,
+                    stream_gives_12_000_rows_in_order_of_id,
+                    stream_gives_every_row_once_while_others_insert_and_delete,
+                    stream_dropped_halfway_leaves_the_store_usable,
+                    stream_that_has_ended_stays_ended,
+                }
                 ids {
                     ids_that_no_user_has_find_no_user,
                     ids_that_no_user_has_change_no_user,
@@ -147,6 +155,9 @@ macro_rules! __motorpool_rules {
                     the_closure_form_rolls_back_on_err,
                     a_read_only_transaction_refuses_writes,
                     a_read_only_transaction_can_read_and_commit,
+                }
+                streams {
+                    stream_in_repeatable_read_is_one_snapshot overlapping,
                 }
                 failures {
                     commit_after_a_swallowed_failure_is_an_error_and_stores_nothing overlapping,

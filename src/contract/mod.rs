@@ -80,6 +80,7 @@ pub mod many;
 pub mod owned_by;
 pub mod pages;
 pub mod register;
+pub mod streams;
 pub mod text;
 pub mod transactions;
 
@@ -161,6 +162,7 @@ mod tests {
             include_str!("owned_by.rs"),
             include_str!("pages.rs"),
             include_str!("register.rs"),
+            include_str!("streams.rs"),
             include_str!("text.rs"),
             include_str!("transactions.rs"),
         ];

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 
 use super::state::{Ids, State};
 use crate::error::Result;
 use crate::model::{
     Car, CarId, Field, NewCar, NewUser, Registration, Role, User, UserId, check_name,
 };
-use crate::page::{Page, PageRequest};
+use crate::page::{Page, PageRequest, walk_pages};
 use crate::repo::{CarRepo, UserRepo};
 
 /// Runs one statement.
@@ -118,6 +119,10 @@ impl<R: Run> CarRepo for Repos<R> {
         page: PageRequest<CarId>,
     ) -> Result<Page<Car, CarId>> {
         self.0.read(|state| state.list_owned_by(owner, &page)).await
+    }
+
+    fn stream(&self) -> BoxStream<'_, Result<Car>> {
+        walk_pages(|page| self.0.read(move |state| state.list_cars(&page)))
     }
 
     async fn transfer(&self, id: CarId, from: UserId, to: UserId) -> Result<Car> {

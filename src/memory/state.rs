@@ -233,6 +233,17 @@ impl State {
         Page::cut(rows.collect(), page, |car| car.id)
     }
 
+    pub(super) fn list_cars(&self, page: &PageRequest<CarId>) -> Page<Car, CarId> {
+        let start = page.start().map_or(Unbounded, |id| Excluded(*id));
+        let rows = self.cars.range((start, Unbounded));
+        let rows = rows.take(page.limit() + 1);
+        Page::cut(
+            rows.map(|(_, row)| row.car.clone()).collect(),
+            page,
+            |car| car.id,
+        )
+    }
+
     pub(super) fn transfer(&mut self, id: CarId, from: UserId, to: UserId) -> Result<Car> {
         let stored = self.cars.get_mut(&id).ok_or(Error::CarNotFound { id })?;
         if stored.car.owner_id != from {

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use tokio_postgres::Row;
 
 use super::executor::Executor;
+use super::export;
 use super::purchases::Purchases;
 use super::row::{self, Columns};
 use super::statement::{Params, Statement};
@@ -47,6 +49,9 @@ const BUY: Statement = Statement::write(
 );
 
 const GET: Statement = Statement::read("SELECT id, model, owner_id FROM cars WHERE id = $1");
+
+const LIST: Statement =
+    Statement::read("SELECT id, model, owner_id FROM cars WHERE id >= $1 ORDER BY id LIMIT $2");
 
 const OWNED_BY: Statement =
     Statement::read("SELECT id, model, owner_id FROM cars WHERE owner_id = $1 ORDER BY id");
@@ -176,6 +181,10 @@ impl CarRepo for PgCars {
             None => Vec::new(),
         };
         Ok(Page::cut(cars(&rows)?, &page, |car| car.id))
+    }
+
+    fn stream(&self) -> BoxStream<'_, Result<Car>> {
+        export::stream(&self.executor, &LIST, car)
     }
 
     async fn transfer(&self, id: CarId, from: UserId, to: UserId) -> Result<Car> {

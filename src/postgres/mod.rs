@@ -7,6 +7,7 @@ mod close;
 mod connect;
 pub(crate) mod error;
 mod executor;
+mod export;
 mod flight;
 mod health;
 mod lease;

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::pin::pin;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use tokio_postgres::Row;
 
 use super::error;
 use super::executor::Executor;
+use super::export;
 use super::row::{self, Columns};
 use super::statement::{Params, Statement};
 use crate::error::{Error, Result};
@@ -247,6 +249,10 @@ impl UserRepo for PgUsers {
         };
         let users = rows.iter().map(user).collect::<Result<Vec<_>>>()?;
         Ok(Page::cut(users, &page, |user| user.id))
+    }
+
+    fn stream(&self) -> BoxStream<'_, Result<User>> {
+        export::stream(&self.executor, &LIST, user)
     }
 
     async fn set_role(&self, id: UserId, role: Role) -> Result<User> {

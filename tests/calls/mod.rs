@@ -9,11 +9,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::TryStreamExt;
 use motorpool::{
     CarId, CommitToken, Error, NewCar, NewUser, PageRequest, PgStore, Result, Role, Store,
     StoreExt, Tx, TxOptions, UserId,
 };
 use tokio_postgres::Client;
+use uuid::Uuid;
 
 use crate::polls::{Ended, Work};
 
@@ -68,6 +70,12 @@ impl Tag {
 
     fn new_cars(&self) -> Vec<NewCar> {
         MANY.map(|what| self.new_car(what)).into()
+    }
+
+    fn new_cars_with_keys(&self) -> Vec<NewCar> {
+        let key = |new: &NewCar| Uuid::new_v5(&Uuid::NAMESPACE_OID, new.model().as_bytes());
+        let with_key = |new: NewCar| new.clone().key(key(&new).into());
+        self.new_cars().into_iter().map(with_key).collect()
     }
 }
 
@@ -226,6 +234,9 @@ pub const CALLS: &[Call] = &[
     method("list", Effect::Nothing, |s, _| {
         work!(s.users().list(PageRequest::first(3).expect(PAGE)))
     }),
+    method("stream", Effect::Nothing, |s, _| {
+        work!(s.users().stream().try_collect::<Vec<_>>())
+    }),
     method("count", Effect::Nothing, |s, _| work!(s.users().count())),
     method("register", Effect::User, |s, t| {
         work!(s.users().register(&t.new_user("new")))
@@ -256,6 +267,12 @@ pub const CALLS: &[Call] = &[
             s.cars()
                 .list_owned_by(t.from, PageRequest::first(3).expect(PAGE))
         )
+    }),
+    method("car stream", Effect::Nothing, |s, _| {
+        work!(s.cars().stream().try_collect::<Vec<_>>())
+    }),
+    method("buy_many with keys", Effect::Cars, |s, t| {
+        work!(s.cars().buy_many(&t.new_cars_with_keys()))
     }),
     method("car count", Effect::Nothing, |s, _| work!(s.cars().count())),
     method("buy", Effect::Car, |s, t| {

@@ -7,7 +7,7 @@
 )]
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -74,6 +74,8 @@ struct Shared {
     /// The types of the client's messages, one text for each time that it had waited for an
     /// answer before it sent.
     flights: Mutex<Vec<String>>,
+    /// The length of the client's longest message.
+    longest: AtomicUsize,
     answered: AtomicBool,
 }
 
@@ -100,6 +102,7 @@ impl Relay {
             accepted: AtomicU64::new(0),
             plan: Mutex::default(),
             flights: Mutex::default(),
+            longest: AtomicUsize::new(0),
             answered: AtomicBool::new(true),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -154,6 +157,11 @@ impl Relay {
     /// What the clients have sent since the last time.
     pub fn flights(&self) -> Vec<String> {
         std::mem::take(&mut *self.shared.flights.lock().unwrap())
+    }
+
+    /// The length of the longest message that the clients have sent since the last time.
+    pub fn longest(&self) -> usize {
+        self.shared.longest.swap(0, SeqCst)
     }
 }
 
@@ -290,6 +298,7 @@ impl Connection {
             messages.bytes.extend_from_slice(&buffer[..count]);
             while let Some(message) = messages.next() {
                 self.note(message.first());
+                self.shared.longest.fetch_max(message.len(), SeqCst);
                 let cut = match message.starts_with(b"Q") && &message[5..] == b"COMMIT\0" {
                     true => self.shared.plan.lock().unwrap().take(),
                     false => None,
