@@ -9,6 +9,14 @@
 //! - Every method but the streams is one round trip to the server. Through a connection that has
 //!   not run the statement yet, preparing it is another one, once. In a transaction a refused
 //!   `rename`, `delete` or `buy_many` can be another one, to undo it.
+//! - `register_many` and `buy_many` send 100 000 items in one statement. More of them are one
+//!   statement for every 100 000, and two round trips around them: a transaction of their own, or
+//!   inside one a savepoint. All of them together have the time of one call, 10 s by default, which
+//!   is not enough for a million: give the store a longer `call_timeout` and, if it sets one, a
+//!   longer `statement_timeout`. If the answer to that commit is lost the error is
+//!   [`CommitUnknown`](crate::Error::CommitUnknown). A call so long that is refused may leave a gap
+//!   in the ids, and one whose answer cannot be read ([`Decode`](crate::Error::Decode)) has stored
+//!   nothing. In a transaction, calls through clones of its handle wait until it is over.
 //! - Under load, calls outside transactions that would wait for a connection may go to the server
 //!   together. Nobody can tell from the answers: each call sees what was acknowledged before it
 //!   began, and has its own answer, errors and limits.

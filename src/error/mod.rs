@@ -26,7 +26,8 @@ pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// [`Error::Unavailable`] because a connection was [lost](UnavailableReason::ConnectionLost):
 /// [`register`](crate::UserRepo::register) and [`buy`](crate::CarRepo::buy) with a key can simply
 /// be called again. And after [`Error::Decode`] the write was made; it is its answer, a row that
-/// something else stored before, that cannot be read.
+/// something else stored before, that cannot be read. A call with more items than one statement
+/// takes has a commit of its own and gives [`Error::CommitUnknown`] if that is in doubt.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

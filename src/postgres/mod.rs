@@ -2,6 +2,7 @@
 
 mod batch;
 mod builder;
+mod bulk;
 mod cars;
 mod close;
 mod connect;
@@ -14,6 +15,7 @@ mod lease;
 mod notes;
 mod outcome;
 mod purchases;
+mod registrations;
 mod row;
 mod statement;
 mod tx;

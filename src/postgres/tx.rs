@@ -26,16 +26,16 @@ struct PgTransaction {
 
 /// What the repositories of a transaction work on.
 pub(super) struct TxInner {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// For the token of a commit.
     era: i64,
     // Statements of one transaction run one after the other.
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// See [`Transaction::gave_way`].
     gave_way: AtomicBool,
 }
 
-struct State {
+pub(super) struct State {
     phase: Phase,
     /// The transaction's id, known from the first write on.
     id: Option<i64>,
@@ -61,9 +61,22 @@ const RELEASE: &str = "RELEASE SAVEPOINT motorpool_savepoint";
 const UNDO: &str =
     "ROLLBACK TO SAVEPOINT motorpool_savepoint; RELEASE SAVEPOINT motorpool_savepoint;";
 
-/// Begins a transaction.
+/// Begins a transaction and makes a handle of it.
 pub(super) async fn begin(shared: &Arc<Shared>, options: &TxOptions) -> Result<Tx> {
-    let deadline = shared.deadline();
+    let inner = open(shared, options, shared.deadline()).await?;
+    Ok(Tx::new(PgTransaction {
+        users: PgUsers::new(Executor::Transaction(Arc::clone(&inner))),
+        cars: PgCars::new(Executor::Transaction(Arc::clone(&inner))),
+        inner,
+    }))
+}
+
+/// Begins a transaction.
+pub(super) async fn open(
+    shared: &Arc<Shared>,
+    options: &TxOptions,
+    deadline: Deadline,
+) -> Result<Arc<TxInner>> {
     let mut lease = shared.lease(deadline).await?;
     let sent = Instant::now();
     let begun = async {
@@ -76,7 +89,7 @@ pub(super) async fn begin(shared: &Arc<Shared>, options: &TxOptions) -> Result<T
     };
     let begun = deadline.bound(begun).await;
     let era = begun.map_err(|error| shared.timed_out(error, sent))?;
-    let inner = Arc::new(TxInner {
+    Ok(Arc::new(TxInner {
         shared: Arc::clone(shared),
         era,
         state: Mutex::new(State {
@@ -85,11 +98,6 @@ pub(super) async fn begin(shared: &Arc<Shared>, options: &TxOptions) -> Result<T
             level: 0,
         }),
         gave_way: AtomicBool::new(false),
-    });
-    Ok(Tx::new(PgTransaction {
-        users: PgUsers::new(Executor::Transaction(Arc::clone(&inner))),
-        cars: PgCars::new(Executor::Transaction(Arc::clone(&inner))),
-        inner,
     }))
 }
 
@@ -116,7 +124,11 @@ impl TxInner {
         statement: &Statement,
         params: &Params<'_>,
     ) -> Result<Vec<Row>> {
-        self.in_time(deadline, self.run(statement, params)).await
+        let run = async {
+            self.run(&mut *self.state.lock().await, statement, params)
+                .await
+        };
+        self.in_time(deadline, run).await
     }
 
     pub(super) fn deadline(&self) -> Deadline {
@@ -137,8 +149,12 @@ impl TxInner {
         }
     }
 
-    async fn run(&self, statement: &Statement, params: &Params<'_>) -> Result<Vec<Row>> {
-        let state = &mut *self.state.lock().await;
+    pub(super) async fn run(
+        &self,
+        state: &mut State,
+        statement: &Statement,
+        params: &Params<'_>,
+    ) -> Result<Vec<Row>> {
         let mut lease = state.take()?;
         let ask_id = statement.writes && state.id.is_none();
         let answer = lease.query_in_transaction(statement, params, ask_id).await;
@@ -181,16 +197,14 @@ impl TxInner {
         state.phase = Phase::Failed { lease, first };
     }
 
-    async fn save(&self) -> Result<u32> {
-        let state = &mut *self.state.lock().await;
+    pub(super) async fn save(&self, state: &mut State) -> Result<u32> {
         let lease = state.take()?;
         let level = state.level + 1;
         self.command(state, lease, SAVE, level).await?;
         Ok(level)
     }
 
-    async fn release(&self, level: u32) -> Result<()> {
-        let state = &mut *self.state.lock().await;
+    pub(super) async fn release(&self, state: &mut State, level: u32) -> Result<()> {
         state.fail_unfinished(level);
         // Not the level of somebody else who shares the transaction.
         if level == 0 || state.level < level {
@@ -200,8 +214,7 @@ impl TxInner {
         self.command(state, lease, RELEASE, level - 1).await
     }
 
-    async fn undo(&self, level: u32) -> Result<()> {
-        let state = &mut *self.state.lock().await;
+    pub(super) async fn undo(&self, state: &mut State, level: u32) -> Result<()> {
         if level == 0 || state.level < level {
             return Err(Error::TransactionClosed);
         }
@@ -231,8 +244,7 @@ impl TxInner {
         deadline.bound(ended).await
     }
 
-    async fn commit(&self) -> Result<()> {
-        let deadline = self.shared.deadline();
+    pub(super) async fn commit(&self, deadline: Deadline) -> Result<()> {
         match self.end(deadline).await? {
             // What the server has not been asked to commit it rolls back.
             (Phase::Open(lease), _) if lease.is_closed() => {
@@ -277,8 +289,7 @@ impl TxInner {
         }
     }
 
-    async fn rollback(&self) -> Result<()> {
-        let deadline = self.shared.deadline();
+    pub(super) async fn rollback(&self, deadline: Deadline) -> Result<()> {
         match self.end(deadline).await?.0 {
             Phase::Open(mut lease)
             | Phase::Failed {
@@ -316,6 +327,11 @@ impl State {
         }
     }
 
+    /// Whether statements can be run.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
     /// Why no statement can be run.
     fn refusal(&self) -> Error {
         match &self.phase {
@@ -349,26 +365,29 @@ impl Transaction for PgTransaction {
     }
 
     async fn commit(&self) -> Result<()> {
-        self.inner.commit().await
+        self.inner.commit(self.inner.deadline()).await
     }
 
     async fn rollback(&self) -> Result<()> {
-        self.inner.rollback().await
+        self.inner.rollback(self.inner.deadline()).await
     }
 
     async fn savepoint(&self) -> Result<u32> {
         let tx = &self.inner;
-        tx.in_time(tx.deadline(), tx.save()).await
+        let work = async { tx.save(&mut *tx.state.lock().await).await };
+        tx.in_time(tx.deadline(), work).await
     }
 
     async fn release(&self, level: u32) -> Result<()> {
         let tx = &self.inner;
-        tx.in_time(tx.deadline(), tx.release(level)).await
+        let work = async { tx.release(&mut *tx.state.lock().await, level).await };
+        tx.in_time(tx.deadline(), work).await
     }
 
     async fn rollback_to(&self, level: u32) -> Result<()> {
         let tx = &self.inner;
-        tx.in_time(tx.deadline(), tx.undo(level)).await
+        let work = async { tx.undo(&mut *tx.state.lock().await, level).await };
+        tx.in_time(tx.deadline(), work).await
     }
 
     fn gave_way(&self) -> bool {

@@ -1,6 +1,5 @@
 //! Users: the SQL, the decoding of a row, and the repository over both.
 
-use std::collections::HashMap;
 use std::pin::pin;
 
 use async_trait::async_trait;
@@ -10,6 +9,7 @@ use tokio_postgres::Row;
 use super::error;
 use super::executor::Executor;
 use super::export;
+use super::registrations::Registrations;
 use super::row::{self, Columns};
 use super::statement::{Params, Statement};
 use crate::error::{Error, Result};
@@ -167,37 +167,9 @@ impl UserRepo for PgUsers {
 
     async fn register_many(&self, new: &[NewUser]) -> Result<Vec<Registration>> {
         NewUser::check_all(new)?;
-        // The first of each name is the one that counts.
-        let mut first = HashMap::with_capacity(new.len());
-        let (mut names, mut dates, mut roles) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, user) in new.iter().enumerate() {
-            first.entry(user.username()).or_insert_with(|| {
-                names.push(user.username());
-                dates.push(user.date());
-                roles.push(user.role_text());
-                index
-            });
-        }
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let rows = self
-            .executor
-            .query(&REGISTER_MANY, &[&names, &dates, &roles])
-            .await?;
-        let mut found = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            let registration = registration(row)?;
-            found.insert(registration.user().username.clone(), registration);
-        }
-        let answer = |(index, user): (usize, &NewUser)| {
-            let registration = found.get(user.username()).ok_or_else(error::no_row)?;
-            match first.get(user.username()) {
-                Some(first) if *first == index => Ok(registration.clone()),
-                _ => Ok(Registration::Existing(registration.user().clone())),
-            }
-        };
-        new.iter().enumerate().map(answer).collect()
+        Registrations::new(new, &REGISTER_MANY, registration)
+            .register(&self.executor)
+            .await
     }
 
     async fn get(&self, id: UserId) -> Result<Option<User>> {
