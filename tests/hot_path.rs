@@ -46,11 +46,11 @@ const fn limit(name: &'static str, all: u64, more: u64) -> Limit {
 }
 
 const LIMITS: &[Limit] = &[
-    limit("get", 13, 2),
-    limit("get_by_username", 13, 2),
+    limit("get", 12, 1),
+    limit("get_by_username", 12, 1),
     limit("owned_by", 18, 1),
-    limit("register", 13, 2),
-    limit("buy", 13, 2),
+    limit("register", 12, 1),
+    limit("buy", 12, 1),
 ];
 
 /// The allocations of one call, to the nearest number, because the driver's buffers grow now and
@@ -256,7 +256,10 @@ async fn a_method_of_a_repository_costs_one_round_trip() {
             let Run::Method(run) = call.run else {
                 continue;
             };
-            methods += 1;
+            // One of them is called in two ways.
+            methods += usize::from(
+                !call.name.ends_with("with keys") && !call.name.ends_with("with a key"),
+            );
             let run = async |place: &str| {
                 let tag = tag(format!("{} {place}", call.name)).await;
                 relay.flights();
@@ -268,9 +271,13 @@ async fn a_method_of_a_repository_costs_one_round_trip() {
             // Bound, executed and answered.
             assert_eq!(run("warm").await, ["BES"], "{}", call.name);
         }
+        let repo = include_str!("../src/repo.rs");
         assert_eq!(
             methods,
-            include_str!("../src/repo.rs").matches("async fn ").count()
+            ["async fn ", "fn stream("]
+                .map(|method| repo.matches(method).count())
+                .iter()
+                .sum()
         );
     })
     .await;

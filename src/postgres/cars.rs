@@ -109,16 +109,20 @@ fn cars(rows: &[Row]) -> Result<Vec<Car>> {
 impl CarRepo for PgCars {
     async fn buy(&self, new: &NewCar) -> Result<Car> {
         let owner = new.owner_id();
+        let key = new.purchase_key().map(|key| key.get());
         let deadline = self.executor.deadline();
         let alone = pin!(async {
-            let key = new.purchase_key().map(|key| key.get());
             let params: &Params<'_> = &[&new.model(), &owner.get(), &key];
             let row = self.executor.query_opt_by(deadline, &BUY, params).await?;
             car(&row.ok_or(Error::UnknownOwner { owner, index: None })?)
         });
-        let car = match self.executor.batches() {
-            Some(batches) => batches.buy.call(deadline, || new.clone(), alone).await?,
-            None => alone.await?,
+        let car = match (self.executor.batches(), key) {
+            (Some(batches), None) => batches.buy.call(deadline, || new.clone(), alone).await?,
+            (Some(batches), Some(key)) => {
+                let buy = &batches.buy_with_key;
+                buy.call(deadline, || (new.clone(), key), alone).await?
+            }
+            (None, _) => alone.await?,
         };
         match new.describes(&car) {
             true => Ok(car),

@@ -13,6 +13,7 @@ use tokio_postgres::Row;
 use super::batch::Batches;
 use super::connect::{Connections, PoolLimits};
 use super::error;
+use super::flight::{First, Rows};
 use super::health::{Health, Reason};
 use super::lease::Lease;
 use super::statement::{Params, Statement};
@@ -177,15 +178,15 @@ impl Shared {
         }
     }
 
-    async fn query(
+    async fn gather<R: Rows>(
         &self,
         deadline: Deadline,
         statement: &Statement,
         params: &Params<'_>,
-    ) -> Result<Vec<Row>> {
+    ) -> Result<R> {
         let mut lease = self.lease(deadline).await?;
         let sent = Instant::now();
-        let rows = deadline.bound(lease.query(statement, params)).await;
+        let rows = deadline.bound(lease.gather(statement, params)).await;
         rows.map_err(|error| self.timed_out(error, sent))
     }
 
@@ -304,18 +305,27 @@ impl Executor {
         }
     }
 
-    /// [`query`](Self::query), for a call that may need more than one.
-    pub(super) async fn query_by(
+    /// [`query`](Self::query), for a call that may need more than one, or has waited before.
+    pub(super) fn query_by(
         &self,
         deadline: Deadline,
         statement: &Statement,
         params: &Params<'_>,
-    ) -> Result<Vec<Row>> {
+    ) -> impl Future<Output = Result<Vec<Row>>> {
+        self.gather(deadline, statement, params)
+    }
+
+    async fn gather<R: Rows>(
+        &self,
+        deadline: Deadline,
+        statement: &Statement,
+        params: &Params<'_>,
+    ) -> Result<R> {
         match self {
             Executor::Pool(shared) => {
                 let mut attempt = 1;
                 loop {
-                    match shared.query(deadline, statement, params).await {
+                    match shared.gather(deadline, statement, params).await {
                         // A transaction of one statement that gave way has stored nothing.
                         Err(Error::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
                         rows => return rows,
@@ -353,7 +363,7 @@ impl Executor {
         statement: &Statement,
         params: &Params<'_>,
     ) -> Result<Option<Row>> {
-        let rows = self.query_by(deadline, statement, params).await?;
-        Ok(rows.into_iter().next())
+        let First(row) = self.gather(deadline, statement, params).await?;
+        Ok(row)
     }
 }

@@ -39,32 +39,51 @@ impl Noted<'_> {
     }
 }
 
+/// What the rows of an answer are gathered in.
+pub(super) trait Rows: Default + Extend<Row> + Send {}
+
+impl Rows for Vec<Row> {}
+
+/// The first row alone, which needs no list.
+#[derive(Default)]
+pub(super) struct First(pub(super) Option<Row>);
+
+impl Rows for First {}
+
+impl Extend<Row> for First {
+    fn extend<I: IntoIterator<Item = Row>>(&mut self, rows: I) {
+        for row in rows {
+            self.0.get_or_insert(row);
+        }
+    }
+}
+
 /// Runs one statement.
-pub(super) async fn query(
+pub(super) async fn query<R: Rows>(
     connection: Noted<'_>,
     statement: &Statement,
     params: &Params<'_>,
-) -> Driver<Vec<Row>> {
+) -> Driver<R> {
     let prepared = connection.prepare(statement.sql).await?;
     rows(connection.client, &prepared, params).await
 }
 
-async fn rows(
+async fn rows<R: Rows>(
     client: &ClientWrapper,
     prepared: &tokio_postgres::Statement,
     params: &Params<'_>,
-) -> Driver<Vec<Row>> {
+) -> Driver<R> {
     let bound = params.iter().map(|param| Bound(*param));
     client.query_raw(prepared, bound).await?.try_collect().await
 }
 
 /// The rows and the transaction's id, and whether a refusal was undone.
-pub(super) async fn guarded(
+pub(super) async fn guarded<R: Rows>(
     connection: Noted<'_>,
     statement: &Statement,
     params: &Params<'_>,
     ask_id: bool,
-) -> (Driver<(Vec<Row>, Option<i64>)>, bool) {
+) -> (Driver<(R, Option<i64>)>, bool) {
     let client = connection.client;
     let prepared = match prepare(connection, statement, ask_id).await {
         Ok(prepared) => prepared,

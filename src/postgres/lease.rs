@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_postgres::{NoTls, Row};
 
 use super::error;
-use super::flight::{Driver, Noted, TRANSACTION_ID, guarded, is_stale, query};
+use super::flight::{Driver, Noted, Rows, TRANSACTION_ID, guarded, is_stale, query};
 use super::health::{Health, Reason};
 use super::notes::Note;
 use super::statement::{Params, Statement};
@@ -94,7 +94,7 @@ impl Lease {
         let Some(connection) = self.connection() else {
             return false;
         };
-        let answer = query(connection, &CHECK, &[]).await;
+        let answer: Driver<Vec<Row>> = query(connection, &CHECK, &[]).await;
         self.doing = Doing::Nothing;
         let takes_writes = |rows: Vec<Row>| rows.first().and_then(|row| row.try_get(0).ok());
         answer.ok().and_then(takes_writes).unwrap_or(false)
@@ -106,11 +106,20 @@ impl Lease {
     }
 
     /// Runs one statement and gives its rows.
-    pub(super) async fn query(
+    pub(super) fn query(
         &mut self,
         statement: &Statement,
         params: &Params<'_>,
-    ) -> Result<Vec<Row>> {
+    ) -> impl Future<Output = Result<Vec<Row>>> {
+        self.gather(statement, params)
+    }
+
+    /// Runs one statement and gathers its rows.
+    pub(super) async fn gather<R: Rows>(
+        &mut self,
+        statement: &Statement,
+        params: &Params<'_>,
+    ) -> Result<R> {
         let then = std::mem::replace(&mut self.doing, Doing::Statement);
         let connection = self.connection().ok_or_else(lost)?;
         let rows = match query(connection, statement, params).await {
@@ -178,12 +187,12 @@ impl Lease {
 
     /// Runs one statement inside the transaction, in one flight with what belongs around it: the
     /// savepoint of a refusable statement, and the question for the transaction's id.
-    pub(super) async fn query_in_transaction(
+    pub(super) async fn query_in_transaction<R: Rows>(
         &mut self,
         statement: &Statement,
         params: &Params<'_>,
         ask_id: bool,
-    ) -> Answer {
+    ) -> Answer<R> {
         self.doing = Doing::Statement;
         let Some(connection) = self.connection() else {
             return Answer::aborted(lost());
@@ -232,15 +241,15 @@ impl Lease {
 }
 
 /// How a statement in a transaction ended.
-pub(super) struct Answer {
-    pub(super) rows: Result<Vec<Row>>,
+pub(super) struct Answer<R> {
+    pub(super) rows: Result<R>,
     /// The transaction's id, if it was asked for and there is one.
     pub(super) id: Option<i64>,
     /// Whether the transaction can only be rolled back now.
     pub(super) aborted: bool,
 }
 
-impl Answer {
+impl<R> Answer<R> {
     fn aborted(error: Error) -> Self {
         Answer {
             rows: Err(error),

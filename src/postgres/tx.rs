@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
-use tokio_postgres::Row;
 
 use super::cars::PgCars;
 use super::executor::{Deadline, Executor, Shared};
+use super::flight::Rows;
 use super::lease::Lease;
 use super::statement::{Params, Statement};
 use super::users::PgUsers;
@@ -118,12 +118,12 @@ fn begin_sql(options: &TxOptions) -> &'static str {
 
 impl TxInner {
     /// Runs a statement in the transaction.
-    pub(super) async fn query(
+    pub(super) async fn query<R: Rows>(
         &self,
         deadline: Deadline,
         statement: &Statement,
         params: &Params<'_>,
-    ) -> Result<Vec<Row>> {
+    ) -> Result<R> {
         let run = async {
             self.run(&mut *self.state.lock().await, statement, params)
                 .await
@@ -149,12 +149,12 @@ impl TxInner {
         }
     }
 
-    pub(super) async fn run(
+    pub(super) async fn run<R: Rows>(
         &self,
         state: &mut State,
         statement: &Statement,
         params: &Params<'_>,
-    ) -> Result<Vec<Row>> {
+    ) -> Result<R> {
         let mut lease = state.take()?;
         let ask_id = statement.writes && state.id.is_none();
         let answer = lease.query_in_transaction(statement, params, ask_id).await;

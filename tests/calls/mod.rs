@@ -72,10 +72,14 @@ impl Tag {
         MANY.map(|what| self.new_car(what)).into()
     }
 
+    fn new_car_with_a_key(&self, what: &str) -> NewCar {
+        let new = self.new_car(what);
+        let key = Uuid::new_v5(&Uuid::NAMESPACE_OID, new.model().as_bytes());
+        new.key(key.into())
+    }
+
     fn new_cars_with_keys(&self) -> Vec<NewCar> {
-        let key = |new: &NewCar| Uuid::new_v5(&Uuid::NAMESPACE_OID, new.model().as_bytes());
-        let with_key = |new: NewCar| new.clone().key(key(&new).into());
-        self.new_cars().into_iter().map(with_key).collect()
+        MANY.map(|what| self.new_car_with_a_key(what)).into()
     }
 }
 
@@ -277,6 +281,9 @@ pub const CALLS: &[Call] = &[
     method("car count", Effect::Nothing, |s, _| work!(s.cars().count())),
     method("buy", Effect::Car, |s, t| {
         work!(s.cars().buy(&t.new_car("new")))
+    }),
+    method("buy with a key", Effect::Car, |s, t| {
+        work!(s.cars().buy(&t.new_car_with_a_key("new")))
     }),
     method("buy_many", Effect::Cars, |s, t| {
         work!(s.cars().buy_many(&t.new_cars()))

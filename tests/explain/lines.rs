@@ -159,6 +159,24 @@ pub const LINES: &[Line] = &[
             ]
         },
     ),
+    by(
+        "role FROM users WHERE username = ANY ($1)|",
+        &[NAME],
+        |s, n| values![Stored::array(&s.names, together(n))],
+    ),
+    by(
+        "FROM patience, unnest($1::text[], $2::date[], $3::text[])",
+        &[NAME],
+        |s, n| {
+            let n = together(n);
+            values![
+                s.new_names(n),
+                array(repeat_n(DATE, n)),
+                array(repeat_n(ROLE, n)),
+                LOCK_TIMEOUT
+            ]
+        },
+    ),
     by("|UPDATE users SET role = $2 ", &[USER], |s, _| {
         values![s.id(), ROLE]
     }),
@@ -182,6 +200,34 @@ pub const LINES: &[Line] = &[
             values![models, owners, keys, array(0..n), true]
         },
     ),
+    by(
+        "unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS i (model, owner_id, position)",
+        &[USER],
+        |s, n| {
+            let (models, owners) = (array(repeat_n("Golf", n)), Stored::array(&s.ids, n));
+            values![models, owners, owners, true]
+        },
+    ),
+    by("JOIN users u ON u.id = i.owner_id", &[USER], |s, n| {
+        let n = together(n);
+        values![array(repeat_n("Golf", n)), Stored::array(&s.ids, n)]
+    }),
+    by(
+        "FROM patience, unnest($1::text[], $2::bigint[], $3::uuid[])",
+        &[USER, KEY],
+        |s, n| {
+            let n = together(n);
+            let models = array(repeat_n("Golf", n));
+            let (owners, keys) = (Stored::array(&s.ids, n), Stored::array(&s.keys, n));
+            values![models, owners, keys, LOCK_TIMEOUT]
+        },
+    ),
+    by("owner_id FROM cars WHERE id = ANY ($1)|", &[CAR], |s, n| {
+        values![Stored::array(&s.ids, together(n))]
+    }),
+    by("owner_id FROM cars WHERE id >= $1 ", &[CAR], |s, _| {
+        values![s.id(), PAGE + 1]
+    }),
     by("owner_id FROM cars WHERE id = $1|", &[CAR], |s, _| {
         values![s.id()]
     }),
@@ -210,7 +256,13 @@ pub const LINES: &[Line] = &[
     by("SELECT pg_xact_status(", &[], |_, _| values![3]),
 ];
 
+/// How many calls go out together at most.
+fn together(length: usize) -> usize {
+    length.min(1000)
+}
+
 const DATE: &str = "2026-01-01";
+const LOCK_TIMEOUT: &str = "50";
 const ROLE: &str = "student";
 
 impl Line {

@@ -1,8 +1,5 @@
 //! Many calls about cars as one statement.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
 use uuid::Uuid;
 
 use super::keys::Keys;
@@ -10,41 +7,47 @@ use super::{Kind, LOCK_PATIENCE};
 use crate::error::Result;
 use crate::model::{Car, CarId, NewCar, UserId};
 use crate::postgres::cars::{self, OWNED_BY_MANY};
+use crate::postgres::error::no_row;
 use crate::postgres::lease::Lease;
 use crate::postgres::row;
-use crate::postgres::statement::Statement;
+use crate::postgres::statement::{Params, Statement};
 
 const GET_MANY: Statement =
     Statement::read("SELECT id, model, owner_id FROM cars WHERE id = ANY ($1)");
 
-// Purchases without keys come first, in the order of their owners; an owner that is not there, or
-// that somebody else holds, is left out with its purchases. Then those with keys, each key once
-// and in rising order. The answer is one row for each purchase that is stored: its id, its owner,
-// and if it has a key that and the model.
-//
-// A key that somebody else is just using ends the statement if it is not free soon.
+// Purchases without keys. One whose owner is not there, or is held by somebody else, is left out, so
+// this waits for nobody. The owners are locked against deletion, so the foreign key has nothing to
+// refuse.
 const BUY_BATCH: Statement = Statement::write(
+    "INSERT INTO cars (model, owner_id)
+    SELECT i.model, u.id
+    FROM unnest($1::text[], $2::bigint[]) AS i (model, owner_id)
+        JOIN users u ON u.id = i.owner_id
+    FOR KEY SHARE OF u SKIP LOCKED
+    RETURNING id, owner_id, model",
+);
+
+// Purchases with keys, each key once and in rising order, so that two batches meet the same keys in
+// the same order. A key that a concurrent transaction has just used makes the constraint refuse the
+// whole statement, and a lock that is not to be had soon ends it; then each call goes alone.
+const BUY_BATCH_WITH_KEYS: Statement = Statement::write(
     "WITH patience AS MATERIALIZED (
         SELECT set_config('lock_timeout', $4, true)
+    ), held AS MATERIALIZED (
+        SELECT id, owner_id, purchase_key, model FROM cars WHERE purchase_key = ANY ($3::uuid[])
     ), owner AS MATERIALIZED (
         SELECT id FROM users WHERE id = ANY ($2::bigint[]) FOR KEY SHARE SKIP LOCKED
-    ), held AS MATERIALIZED (
-        SELECT id, model, owner_id, purchase_key FROM cars WHERE purchase_key = ANY ($3::uuid[])
     ), bought AS (
         INSERT INTO cars (model, owner_id, purchase_key)
         SELECT i.model, i.owner_id, i.key
-        FROM patience, unnest($1::text[], $2::bigint[], $3::uuid[])
-            WITH ORDINALITY AS i (model, owner_id, key, position)
+        FROM patience, unnest($1::text[], $2::bigint[], $3::uuid[]) AS i (model, owner_id, key)
         WHERE i.owner_id IN (SELECT id FROM owner)
-            AND (i.key IS NULL OR i.key NOT IN (SELECT purchase_key FROM held))
-        ORDER BY i.position
-        ON CONFLICT (purchase_key) DO UPDATE SET purchase_key = EXCLUDED.purchase_key
-        RETURNING id, owner_id, purchase_key,
-            CASE WHEN purchase_key IS NOT NULL THEN model END AS model
+            AND i.key NOT IN (SELECT purchase_key FROM held)
+        RETURNING id, owner_id, purchase_key, model
     )
-    SELECT id, owner_id, purchase_key, model FROM bought
+    SELECT id, owner_id, purchase_key, model FROM held
     UNION ALL
-    SELECT id, owner_id, purchase_key, model FROM held",
+    SELECT id, owner_id, purchase_key, model FROM bought",
 );
 
 /// `CarRepo::get`.
@@ -93,8 +96,7 @@ impl Kind for OwnedBy {
     }
 }
 
-/// `CarRepo::buy`. The answer is the car that is stored, for its key if the purchase has one;
-/// whether it is the one asked for is for the caller to see.
+/// `CarRepo::buy` without a key.
 pub(in crate::postgres) struct Buy;
 
 impl Kind for Buy {
@@ -103,105 +105,78 @@ impl Kind for Buy {
     const WRITES: bool = true;
 
     async fn run(lease: &mut Lease, calls: Vec<NewCar>) -> Result<Vec<Option<Car>>> {
-        let plan = Plan::new(&calls);
-        let rows = lease
-            .query(
-                &BUY_BATCH,
-                &[&plan.models, &plan.owners, &plan.keys, &LOCK_PATIENCE],
-            )
-            .await?;
-        let mut plain = Vec::with_capacity(plan.plain.len());
-        let mut keyed = HashMap::with_capacity(plan.keyed.len());
+        // Purchases of one model by one owner are all the same: it does not matter which of them
+        // gets which car.
+        fn what(new: &NewCar) -> (i64, &str) {
+            (new.owner_id().get(), new.model())
+        }
+        let mut order: Vec<usize> = (0..calls.len()).collect();
+        order.sort_unstable_by_key(|call| calls.get(*call).map(what));
+        let (owners, models): (Vec<i64>, Vec<&str>) = order
+            .iter()
+            .filter_map(|call| calls.get(*call).map(what))
+            .unzip();
+        let rows = lease.query(&BUY_BATCH, &[&models, &owners]).await?;
+        let mut stored = Vec::with_capacity(rows.len());
         for row in &rows {
-            let id = CarId::new(row::computed(row, 0)?);
-            let owner = UserId::new(row::computed(row, 1)?);
-            match row::computed::<Option<Uuid>>(row, 2)? {
-                None => plain.push((id, owner)),
-                Some(key) => {
-                    let model = row::computed(row, 3)?;
-                    keyed.insert(
-                        key,
-                        Car {
-                            id,
-                            model,
-                            owner_id: owner,
-                        },
-                    );
-                }
-            }
+            let owner: i64 = row::computed(row, 1)?;
+            let model: &str = row::computed(row, 2)?;
+            stored.push(((owner, model), row::computed::<i64>(row, 0)?));
         }
-        // Ids rise in the order in which the purchases were sent.
-        plain.sort_unstable();
-        let mut stored = plain.into_iter().peekable();
+        stored.sort_unstable();
+        let mut stored = stored.into_iter().peekable();
         let mut answers = vec![None; calls.len()];
-        for call in &plan.plain {
-            let (Some(new), Some(answer)) = (calls.get(*call), answers.get_mut(*call)) else {
-                continue;
-            };
-            // All purchases of an owner are stored, or none.
-            if let Some((id, _)) = stored.next_if(|(_, owner)| *owner == new.owner_id()) {
-                *answer = Some(new.with_id(id));
+        for call in &order {
+            if let (Some(new), Some(answer)) = (calls.get(*call), answers.get_mut(*call)) {
+                let own = stored.next_if(|(bought, _)| *bought == what(new));
+                *answer = own.map(|(_, id)| new.with_id(CarId::new(id)));
             }
         }
-        for (call, key) in &plan.keyed {
-            if let Some(answer) = answers.get_mut(*call) {
-                *answer = keyed.get(key).cloned();
-            }
+        match stored.next() {
+            None => Ok(answers),
+            // What is stored and has no buyer must not be bought again.
+            Some(_) => Err(no_row()),
         }
-        Ok(answers)
     }
 }
 
-/// In which order some purchases are sent.
-struct Plan<'a> {
-    /// Those without a key, in the order in which they are sent.
-    plain: Vec<usize>,
-    /// Those with a key, and of those with the same key all that mean the same purchase.
-    keyed: Vec<(usize, Uuid)>,
-    models: Vec<&'a str>,
-    owners: Vec<i64>,
-    keys: Vec<Option<Uuid>>,
-}
+/// `CarRepo::buy` with a key. The answer is the car that is stored for the key; whether it is the
+/// one asked for is for the caller to see.
+pub(in crate::postgres) struct BuyWithKey;
 
-impl<'a> Plan<'a> {
-    fn new(calls: &'a [NewCar]) -> Self {
-        let (mut plain, mut keyed) = (Vec::with_capacity(calls.len()), Vec::new());
-        let mut first = HashMap::new();
-        let mut once = Vec::new();
-        for (index, new) in calls.iter().enumerate() {
-            let Some(key) = new.purchase_key().map(|key| key.get()) else {
-                plain.push((new.owner_id(), index));
-                continue;
-            };
-            match first.entry(key) {
-                Entry::Vacant(entry) => {
-                    entry.insert(new);
-                    once.push((key, new));
-                    keyed.push((index, key));
-                }
-                Entry::Occupied(entry) if *entry.get() == new => keyed.push((index, key)),
-                // It depends on how the other one ends.
-                Entry::Occupied(_) => {}
+impl Kind for BuyWithKey {
+    type Call = (NewCar, Uuid);
+    type Answer = Car;
+    const WRITES: bool = true;
+
+    async fn run(lease: &mut Lease, calls: Vec<(NewCar, Uuid)>) -> Result<Vec<Option<Car>>> {
+        let keys = Keys::new(calls.iter().map(|(_, key)| *key));
+        // The first with each key is the one that is sent.
+        let mut first: Vec<Option<&NewCar>> = vec![None; keys.distinct().len()];
+        for (new, key) in &calls {
+            if let Some(first) = keys.find(key).and_then(|place| first.get_mut(place)) {
+                first.get_or_insert(new);
             }
         }
-        plain.sort_unstable();
-        once.sort_unstable_by_key(|(key, _)| *key);
-        let plain: Vec<usize> = plain.into_iter().map(|(_, index)| index).collect();
-        let without = plain.iter().filter_map(|index| calls.get(*index));
-        let sent = without.chain(once.into_iter().map(|(_, new)| new));
-        let mut plan = Plan {
-            plain: Vec::new(),
-            keyed,
-            models: Vec::with_capacity(calls.len()),
-            owners: Vec::with_capacity(calls.len()),
-            keys: Vec::with_capacity(calls.len()),
-        };
-        for new in sent {
-            plan.models.push(new.model());
-            plan.owners.push(new.owner_id().get());
-            plan.keys.push(new.purchase_key().map(|key| key.get()));
+        let models: Vec<&str> = first.iter().flatten().map(|new| new.model()).collect();
+        let owners: Vec<i64> = (first.iter().flatten())
+            .map(|new| new.owner_id().get())
+            .collect();
+        let params: &Params<'_> = &[&models, &owners, keys.distinct(), &LOCK_PATIENCE];
+        let rows = lease.query(&BUY_BATCH_WITH_KEYS, params).await?;
+        let mut answers = vec![None; keys.distinct().len()];
+        for row in &rows {
+            let key = row::computed(row, 2)?;
+            if let Some(answer) = keys.find(&key).and_then(|place| answers.get_mut(place)) {
+                *answer = Some(Car {
+                    id: CarId::new(row::computed(row, 0)?),
+                    owner_id: UserId::new(row::computed(row, 1)?),
+                    model: row::computed(row, 3)?,
+                });
+            }
         }
-        plan.plain = plain;
-        plan
+        // A key whose first purchase is not stored is free for another one: those who use it go
+        // alone. If it is stored, the car is the answer to all of them.
+        Ok(keys.deal(answers, Clone::clone))
     }
 }

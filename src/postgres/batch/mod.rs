@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use self::cars::{Buy, CarById, OwnedBy};
+use self::cars::{Buy, BuyWithKey, CarById, OwnedBy};
 use self::lanes::Lanes;
 use self::users::{Register, UserById, UserByName};
 use super::executor::Shared;
@@ -40,7 +40,8 @@ use crate::error::Result;
 ///
 /// It concerns `get`, `get_by_username` and `register` of [`UserRepo`](crate::UserRepo), and `get`,
 /// `owned_by` and `buy` of [`CarRepo`](crate::CarRepo), outside transactions. Each of these six has
-/// lanes of its own, so that a purchase that waits for a lock holds up no look-up.
+/// lanes of its own (purchases with a key and without one are two kinds), so that a purchase that
+/// waits for a lock holds up no look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Batching {
@@ -51,7 +52,8 @@ pub enum Batching {
         /// How many statements of one kind are under way at once. Each takes a connection of the
         /// pool while it runs. 0 counts as 1. Default: 2.
         lanes: usize,
-        /// How many calls go out together at most. 0 counts as 1. Default: 256.
+        /// How many calls go out together at most. 0 counts as 1, more than 1000 as 1000.
+        /// Default: 256.
         max_batch: usize,
     },
 }
@@ -98,6 +100,7 @@ pub(super) struct Batches {
     pub(super) car_by_id: Arc<Lanes<CarById>>,
     pub(super) owned_by: Arc<Lanes<OwnedBy>>,
     pub(super) buy: Arc<Lanes<Buy>>,
+    pub(super) buy_with_key: Arc<Lanes<BuyWithKey>>,
     sent: Arc<Sent>,
 }
 
@@ -136,7 +139,7 @@ impl Batches {
         let shared = Arc::new(shared.clone());
         // More lanes than connections would be of no use.
         let most = shared.pool.status().max_size.max(1);
-        let limits = (lanes.clamp(1, most), max_batch.max(1));
+        let limits = (lanes.clamp(1, most), max_batch.clamp(1, 1000));
         Some(Arc::new(Batches {
             user_by_id: Lanes::new(limits, &shared, &sent),
             user_by_name: Lanes::new(limits, &shared, &sent),
@@ -144,6 +147,7 @@ impl Batches {
             car_by_id: Lanes::new(limits, &shared, &sent),
             owned_by: Lanes::new(limits, &shared, &sent),
             buy: Lanes::new(limits, &shared, &sent),
+            buy_with_key: Lanes::new(limits, &shared, &sent),
             sent,
         }))
     }
@@ -156,6 +160,7 @@ impl Batches {
             + self.car_by_id.waiting()
             + self.owned_by.waiting()
             + self.buy.waiting()
+            + self.buy_with_key.waiting()
     }
 
     pub(super) fn sent(&self) -> Batched {

@@ -3,18 +3,21 @@
 use super::keys::Keys;
 use super::{Kind, LOCK_PATIENCE};
 use crate::error::Result;
-use crate::model::{NewUser, Registration, User};
+use crate::model::{NewUser, Registration, User, UserId};
+use crate::postgres::error::no_row;
 use crate::postgres::lease::Lease;
+use crate::postgres::row;
 use crate::postgres::statement::Statement;
 use crate::postgres::users::{self, GET_MANY};
 
 const GET_BY_USERNAMES: Statement =
     Statement::read("SELECT id, username, created_at, role FROM users WHERE username = ANY ($1)");
 
-// As for one: nothing is inserted when the name was taken at the start, and one that a concurrent
-// transaction has just stored is found by the no-op update. The names come once and in rising
-// order, so that two batches meet the same names in the same order. A lock that is not to be had
-// soon ends the statement; the setting ends with it.
+// As for one, nothing is inserted when the name was taken at the start. A name that a concurrent
+// transaction has just stored makes the constraint refuse the whole statement, and a lock that is
+// not to be had soon ends it; then each call goes alone, by the statement that can deal with it.
+// (One that could here costs twice as much.) The setting ends with the statement. The names come
+// once and in rising order, so that two batches meet the same names in the same order.
 const REGISTER_BATCH: Statement = Statement::write(
     "WITH patience AS MATERIALIZED (
         SELECT set_config('lock_timeout', $4, true)
@@ -26,12 +29,11 @@ const REGISTER_BATCH: Statement = Statement::write(
         FROM patience, unnest($1::text[], $2::date[], $3::text[])
             AS i (username, created_at, role)
         WHERE i.username NOT IN (SELECT username FROM existing)
-        ON CONFLICT (username) DO UPDATE SET username = EXCLUDED.username
-        RETURNING id, username, created_at, role, xmax = 0 AS created
+        RETURNING id, username
     )
-    SELECT id, username, created_at, role, created FROM stored
+    SELECT id, username, created_at, role, false FROM existing
     UNION ALL
-    SELECT id, username, created_at, role, false FROM existing",
+    SELECT id, username, NULL, NULL, true FROM stored",
 );
 
 /// `UserRepo::get`.
@@ -107,11 +109,15 @@ impl Kind for Register {
             .await?;
         let mut answers = vec![None; keys.distinct().len()];
         for row in &rows {
-            let name = users::username(row)?;
-            if let Some(answer) = keys.find(&name).and_then(|place| answers.get_mut(place)) {
-                // One that was stored and cannot be read would be found as existing if its call
-                // went alone; but what was stored is what this crate has just sent.
-                *answer = users::registration(row).ok();
+            let (id, name) = (users::id(row)?, users::username(row)?);
+            let place = keys.find(&name).ok_or_else(no_row)?;
+            let created = row::computed(row, 4)?;
+            if let (Some(answer), Some(Some(new))) = (answers.get_mut(place), first.get(place)) {
+                *answer = match created {
+                    true => Some(Registration::Created(new.with_id(UserId::new(id)))),
+                    // One that cannot be read is the affair of who asks for it.
+                    false => users::user(row).ok().map(Registration::Existing),
+                };
             }
         }
         Ok(keys.deal(answers, |first| {
