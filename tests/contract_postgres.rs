@@ -1,9 +1,12 @@
-//! The contract on Postgres: on the pool, and inside one transaction.
+//! The contract on Postgres: on the pool, inside one transaction, and with every call in a batch.
 #![cfg(feature = "contract")]
 #![allow(clippy::expect_used, clippy::panic, reason = "these are tests")]
 
+#[path = "support/busy.rs"]
+mod busy;
 mod support;
 
+use busy::Busy;
 use motorpool::contract::Rule;
 use motorpool::{PgStore, Store, TxOptions};
 use support::inside::Inside;
@@ -38,3 +41,22 @@ async fn run_in_transaction(rule: Rule) {
 }
 
 motorpool::contract_tests!(postgres_transaction, run_in_transaction, without transactions);
+
+/// With calls that wait for each other: those that come alone are made to.
+async fn run_in_batches(rule: Rule) {
+    with_database(async |database| {
+        let builder = PgStore::builder(&database.url).expect("a URL");
+        let builder = builder.batching(busy::tiny()).max_connections(4);
+        let store = builder.build().await.expect("connects");
+        let busy = Busy::new(store.clone());
+        rule.run(&busy).await;
+        let batched = store.status().batched;
+        // A call that is made alone may find its lane free all the same.
+        assert!(batched.calls >= busy.forced(), "{batched:?}");
+        assert!(batched.calls * 2 + 2 >= busy.lone(), "{batched:?}");
+        assert_eq!(store.close().await, 0);
+    })
+    .await;
+}
+
+motorpool::contract_tests!(postgres_batching, run_in_batches);

@@ -62,6 +62,8 @@ struct State {
     mode: Mode,
     /// For connections with a lower number it is a hole for ever.
     dead_before: u64,
+    /// Those with a lower number are reset.
+    cut_before: u64,
     /// How long an answer takes.
     delay: Duration,
 }
@@ -94,6 +96,7 @@ impl Relay {
         let state = State {
             mode: Mode::Pass,
             dead_before: 0,
+            cut_before: 0,
             delay: Duration::ZERO,
         };
         let shared = Arc::new(Shared {
@@ -137,6 +140,14 @@ impl Relay {
         self.shared
             .state
             .send_modify(|state| state.dead_before = next);
+    }
+
+    /// The connections of this moment are reset, and new ones can be made.
+    pub fn cut_connections(&self) {
+        let next = self.shared.accepted.load(SeqCst);
+        self.shared
+            .state
+            .send_modify(|state| (state.mode, state.cut_before) = (Mode::Pass, next));
     }
 
     /// Each answer takes this much longer.
@@ -195,15 +206,19 @@ impl Gate {
     async fn open(&mut self) -> bool {
         let number = self.number;
         let decided = self.state.wait_for(|state| match state.mode {
+            _ if number < state.cut_before => true,
             Mode::Pass => number >= state.dead_before,
             Mode::Hole => false,
             Mode::Reset => true,
         });
-        matches!(decided.await.map(|state| state.mode), Ok(Mode::Pass))
+        let decided = decided.await;
+        decided.is_ok_and(|state| state.mode == Mode::Pass && number >= state.cut_before)
     }
 
     async fn reset(&mut self) {
-        let _ = self.state.wait_for(|s| s.mode == Mode::Reset).await;
+        let number = self.number;
+        let reset = |state: &State| state.mode == Mode::Reset || number < state.cut_before;
+        let _ = self.state.wait_for(reset).await;
     }
 }
 
