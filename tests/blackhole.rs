@@ -7,6 +7,8 @@
     reason = "these are tests"
 )]
 
+#[path = "support/busy.rs"]
+mod busy;
 #[path = "support/quick.rs"]
 mod quick;
 #[path = "support/relay.rs"]
@@ -17,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use motorpool::{
-    CommitToken, Error, NewCar, NewUser, PgStore, Result, Store, StoreExt, Tx, TxOptions, UserId,
+    Batching, CommitToken, Error, NewCar, NewUser, PgStore, Result, Store, StoreExt, Tx, TxOptions,
+    UserId,
 };
 use relay::{Mode, Relay};
 use support::server::{Options, Server};
@@ -58,8 +61,14 @@ async fn server() -> (Server, String) {
 }
 
 /// A store whose calls have this limit, and the same one with more time.
-async fn connect(url: &str, connections: usize, limit: Duration) -> (PgStore, PgStore) {
+async fn connect(
+    url: &str,
+    connections: usize,
+    limit: Duration,
+    batching: Batching,
+) -> (PgStore, PgStore) {
     let builder = PgStore::builder(url).unwrap().max_connections(connections);
+    let builder = builder.batching(batching);
     let builder = builder.statement_timeout(limit / 20 * 19);
     let patient = builder.build().await.unwrap();
     (patient.with_call_timeout(limit), patient)
@@ -160,10 +169,11 @@ async fn all_fail(store: &PgStore, limit: Duration) -> Kinds {
 async fn silence(
     url: &str,
     limit: Duration,
+    batching: Batching,
     mut fall_silent: impl FnMut(),
     mut come_back: impl FnMut(),
 ) {
-    let (store, patient) = connect(url, IDLE + 4, limit).await;
+    let (store, patient) = connect(url, IDLE + 4, limit, batching).await;
     close(open(&patient, IDLE + 4).await.unwrap()).await;
     let [commits, works, saves, gives_up]: [Tx; 4] =
         open(&store, 4).await.unwrap().try_into().unwrap();
@@ -244,10 +254,13 @@ async fn silence(
 async fn a_black_hole_ends_every_call_in_time() {
     let _alone = ALONE.lock().await;
     let (_server, url) = server().await;
-    for limit in [Duration::from_secs(1), Duration::from_secs(2)] {
+    for (limit, batching) in [
+        (Duration::from_secs(1), busy::tiny()),
+        (Duration::from_secs(2), Batching::default()),
+    ] {
         let relay = Relay::start(&url).await;
         let (hole, pass) = (|| relay.set(Mode::Hole), || relay.set(Mode::Pass));
-        silence(&relay.url(), limit, hole, pass).await;
+        silence(&relay.url(), limit, batching, hole, pass).await;
     }
 }
 
@@ -258,7 +271,14 @@ async fn a_stopped_server_ends_every_call_in_time() {
     let server = std::sync::Mutex::new(server);
     let stop = || block_in_place(|| server.lock().unwrap().pause().unwrap());
     let go_on = || server.lock().unwrap().resume().unwrap();
-    silence(&url, Duration::from_secs(1), stop, go_on).await;
+    silence(
+        &url,
+        Duration::from_secs(1),
+        Batching::default(),
+        stop,
+        go_on,
+    )
+    .await;
 }
 
 /// The connections are dead, and new ones can be made: a firewall has forgotten them, or the
@@ -267,7 +287,7 @@ async fn forgotten(limit: Duration) {
     let _alone = ALONE.lock().await;
     let (_server, url) = server().await;
     let relay = Relay::start(&url).await;
-    let (store, patient) = connect(&relay.url(), IDLE, limit).await;
+    let (store, patient) = connect(&relay.url(), IDLE, limit, busy::tiny()).await;
     close(open(&patient, IDLE).await.unwrap()).await;
     assert_eq!(store.status().idle, IDLE);
 

@@ -9,6 +9,8 @@
     reason = "these are tests"
 )]
 
+#[path = "support/busy.rs"]
+mod busy;
 #[path = "support/quick.rs"]
 mod quick;
 mod support;
@@ -18,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use motorpool::{NewCar, NewUser, PgStore, PurchaseKey, Result, Store, StoreExt, UserId};
+use motorpool::{Batching, NewCar, NewUser, PgStore, PurchaseKey, Result, Store, StoreExt, UserId};
 use support::server::{Options, Server};
 use tokio::task::block_in_place;
 use tokio_postgres::{Client, NoTls};
@@ -145,7 +147,7 @@ async fn kill(server: &Mutex<Server>, shared: &Shared, url: &str) -> Duration {
     }
 }
 
-async fn crash(kills: u32) {
+async fn crash(kills: u32, batching: Batching) {
     let options = Options {
         fsync: true,
         ..Options::default()
@@ -154,6 +156,7 @@ async fn crash(kills: u32) {
     let url = server.lock().unwrap().url("postgres");
     let url = quick::user(&url).await;
     let builder = PgStore::builder(&url).unwrap().max_connections(8);
+    let builder = builder.batching(batching);
     let store = builder.build().await.unwrap();
     store.migrate().await.unwrap();
     let owner = NewUser::new("owner").unwrap();
@@ -190,6 +193,9 @@ async fn crash(kills: u32) {
     }
     let (acknowledged, failed) = (&shared.acknowledged, &shared.failed);
     println!("{kills} kills: {acknowledged:?} acknowledged, {failed:?} failed, back {longest:?}");
+    let batched = shared.store.status().batched;
+    println!("{batched:?}");
+    assert!(batching == Batching::Off || batched.calls > 0);
     assert!(failed.load(SeqCst) > 0, "no call met a crash");
     verify(&connect(&url).await, &logs).await;
 }
@@ -239,11 +245,17 @@ async fn verify(client: &Client, logs: &[Log]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_loses_nothing() {
-    crash(5).await;
+    crash(3, Batching::Off).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_while_it_stores_batches_loses_nothing() {
+    crash(4, busy::tiny()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes long"]
 async fn a_server_killed_50_times_loses_nothing() {
-    crash(50).await;
+    crash(25, Batching::default()).await;
+    crash(25, busy::tiny()).await;
 }

@@ -8,10 +8,13 @@
     reason = "these are tests"
 )]
 
+#[path = "support/busy.rs"]
+mod busy;
 mod support;
 
 use std::fmt::Debug;
 
+use busy::Busy;
 use chrono::NaiveDate;
 use futures_util::TryStreamExt;
 use motorpool::{
@@ -25,6 +28,7 @@ use proptest::test_runner::{TestCaseResult, TestRunner};
 use support::with_database;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 /// Names that can be stored. Some differ only in case, normal form or inner white space.
@@ -311,29 +315,49 @@ async fn compare_history(history: &[Step], postgres: &dyn Store) -> TestCaseResu
     Ok(())
 }
 
+/// As many histories as proptest makes by default, or as PROPTEST_CASES says, divided by `part`.
+fn compare_histories(client: &Client, postgres: &dyn Store, part: u32) {
+    let case = async |history: &[Step]| {
+        let empty = "TRUNCATE users, cars RESTART IDENTITY";
+        client.batch_execute(empty).await.unwrap();
+        compare_history(history, postgres).await
+    };
+    let config = ProptestConfig::default();
+    let mut runner = TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        cases: config.cases.div_ceil(part),
+        ..config
+    });
+    let run = || {
+        runner.run(&history(), |history| {
+            Handle::current().block_on(case(&history))
+        })
+    };
+    if let Err(failure) = block_in_place(run) {
+        panic!("{failure}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_and_postgres_give_the_same_answers() {
     with_database(async |database| {
         let store = PgStore::connect(&database.url).await.unwrap();
-        let client = database.client().await;
-        let case = async |history: &[Step]| {
-            let empty = "TRUNCATE users, cars RESTART IDENTITY";
-            client.batch_execute(empty).await.unwrap();
-            compare_history(history, &store).await
-        };
-        // 256 cases, or as many as PROPTEST_CASES says.
-        let mut runner = TestRunner::new(ProptestConfig {
-            failure_persistence: None,
-            ..ProptestConfig::default()
-        });
-        let run = || {
-            runner.run(&history(), |history| {
-                Handle::current().block_on(case(&history))
-            })
-        };
-        if let Err(failure) = block_in_place(run) {
-            panic!("{failure}");
-        }
+        compare_histories(&database.client().await, &store, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_and_batches_give_the_same_answers() {
+    with_database(async |database| {
+        let builder = PgStore::builder(&database.url).unwrap();
+        let builder = builder.max_connections(4).batching(busy::tiny());
+        let store = builder.build().await.unwrap();
+        let busy = Busy::new(store.clone());
+        compare_histories(&database.client().await, &busy, 4);
+        let (batched, lone) = (store.status().batched, busy.lone());
+        println!("{batched:?} of {lone} calls");
+        assert!(batched.calls * 2 > lone);
     })
     .await;
 }

@@ -7,6 +7,8 @@
     reason = "these are tests"
 )]
 
+#[path = "support/busy.rs"]
+mod busy;
 mod calls;
 mod polls;
 mod support;
@@ -15,6 +17,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use busy::Busy;
 use calls::{CALLS, Call, Effect, Rows, Run, Tag, Told};
 use deadpool_postgres::{PoolError, TimeoutType, Timeouts};
 use futures_util::future::join_all;
@@ -74,6 +77,8 @@ struct Batch<'a> {
     call: &'a Call,
     inside: bool,
     slow: bool,
+    /// Every call that can waits for its lane first.
+    busy: bool,
     state: State,
     url: String,
     owners: [UserId; 2],
@@ -134,6 +139,7 @@ impl Batch<'_> {
         let store = self.store.clone();
         if !self.inside && !matches!(run, Run::End(_)) {
             let work: Work = match run {
+                Run::Method(run) if self.busy => run(Arc::new(Busy::new(store)), tag.clone()),
                 Run::Method(run) => run(Arc::new(store), tag.clone()),
                 Run::Store(run, _) => run(store, tag.clone()),
                 Run::Inside(_) | Run::End(_) => unreachable!("in a transaction only"),
@@ -192,7 +198,11 @@ impl Batch<'_> {
                 self.prepare().await;
                 let patience = match self.slow {
                     // Some are dropped before the statement has got anywhere.
-                    true => Duration::from_millis(self.records.len() as u64 % 20 + 1),
+                    true => {
+                        // Making it wait takes as many connections as there can be.
+                        let more = if self.busy { 60 } else { 1 };
+                        Duration::from_millis(self.records.len() as u64 % 20 + more)
+                    }
                     false => PATIENCE,
                 };
                 let plan = Plan {
@@ -313,10 +323,26 @@ impl Batch<'_> {
     }
 }
 
+/// The calls that can go out together.
+const BATCHED: [&str; 6] = [
+    "get",
+    "get_by_username",
+    "register",
+    "car get",
+    "owned_by",
+    "buy",
+];
+
 /// Every call in every place and state that it can have.
-fn batches(slow: bool) -> Vec<(&'static Call, bool, State)> {
+fn batches(slow: bool, busy: bool) -> Vec<(&'static Call, bool, State)> {
     let mut batches = Vec::new();
     for call in CALLS {
+        if busy {
+            if BATCHED.contains(&call.name) {
+                batches.extend([State::Fresh, State::Warm].map(|state| (call, false, state)));
+            }
+            continue;
+        }
         let places: &[bool] = match call.run {
             Run::Method(_) => &[false, true],
             Run::Store(_, uses_tables) if uses_tables || !slow => &[false],
@@ -336,13 +362,13 @@ fn batches(slow: bool) -> Vec<(&'static Call, bool, State)> {
     batches
 }
 
-async fn drop_everything(database: &Database, slow: bool, at_least: usize) -> Tally {
+async fn drop_everything(database: &Database, slow: bool, busy: bool, at_least: usize) -> Tally {
     let (client, look) = (database.client().await, Watch::new(database).await);
     let mut tally = Tally::default();
     let mut rounds = 0;
     while tally.drops < at_least {
         rounds += 1;
-        for (call, inside, state) in batches(slow) {
+        for (call, inside, state) in batches(slow, busy) {
             if rounds > 1 && tally.drops >= at_least {
                 break;
             }
@@ -351,12 +377,17 @@ async fn drop_everything(database: &Database, slow: bool, at_least: usize) -> Ta
             let sql = "SELECT id FROM users ORDER BY id";
             let owners = client.query(sql, &[]).await.unwrap();
             let builder = PgStore::builder(&database.url).unwrap();
+            let builder = match busy {
+                true => builder.batching(busy::tiny()),
+                false => builder,
+            };
             let store = builder.max_connections(CONNECTIONS).build().await.unwrap();
             let mut batch = Batch {
                 store,
                 call,
                 inside,
                 slow,
+                busy,
                 state,
                 url: database.url.clone(),
                 owners: [0, 1].map(|index: usize| UserId::new(owners[index].get(0))),
@@ -367,20 +398,22 @@ async fn drop_everything(database: &Database, slow: bool, at_least: usize) -> Ta
             };
             batch.run().await;
             batch.places().await;
+            let together = batch.store.status().batched.calls;
+            assert!(!busy || together > 0, "{}: {together}", call.name);
             assert_eq!(batch.store.close().await, 0, "{}", call.name);
             // What was sent but not yet looked at by the server is over then, too.
             look.ended().await;
             batch.rows().await;
         }
     }
-    eprintln!("slow: {slow}, rounds: {rounds}, {tally:#?}");
+    eprintln!("slow: {slow}, busy: {busy}, rounds: {rounds}, {tally:#?}");
     tally
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_can_be_dropped_at_every_poll() {
     with_database(async |database| {
-        let tally = drop_everything(&database, false, 1500).await;
+        let tally = drop_everything(&database, false, false, 1500).await;
         assert!(tally.drops >= 1500 && tally.in_transaction > 0, "{tally:?}");
     })
     .await;
@@ -389,8 +422,26 @@ async fn every_call_can_be_dropped_at_every_poll() {
 #[tokio::test]
 async fn every_call_can_be_dropped_while_the_server_is_slow() {
     with_database(async |database| {
-        let tally = drop_everything(&database, true, 500).await;
+        let tally = drop_everything(&database, true, false, 500).await;
         assert!(tally.drops >= 500 && tally.while_it_waited > 0, "{tally:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_in_a_batch_can_be_dropped_at_every_poll() {
+    with_database(async |database| {
+        let tally = drop_everything(&database, false, true, 100).await;
+        assert!(tally.drops >= 100, "{tally:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_in_a_batch_can_be_dropped_while_the_server_is_slow() {
+    with_database(async |database| {
+        let tally = drop_everything(&database, true, true, 100).await;
+        assert!(tally.drops >= 100 && tally.while_it_waited > 0, "{tally:?}");
     })
     .await;
 }

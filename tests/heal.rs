@@ -7,6 +7,8 @@
     reason = "these are tests"
 )]
 
+#[path = "support/busy.rs"]
+mod busy;
 mod support;
 mod watch;
 
@@ -31,7 +33,7 @@ fn new_user(name: &str) -> NewUser {
 
 async fn connect(database: &Database) -> PgStore {
     let builder = PgStore::builder(&database.url).unwrap();
-    let builder = builder.max_connections(CONNECTIONS);
+    let builder = builder.max_connections(CONNECTIONS).batching(busy::tiny());
     builder.build().await.unwrap()
 }
 

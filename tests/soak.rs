@@ -9,6 +9,8 @@
 )]
 #![cfg(target_os = "linux")] // Where the memory of a process is read from.
 
+#[path = "support/busy.rs"]
+mod busy;
 mod support;
 
 use std::collections::BTreeSet;
@@ -17,8 +19,8 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt};
 use motorpool::{
-    CommitOutcome, CommitToken, Error, NewCar, NewUser, PageRequest, PgStore, PurchaseKey, Result,
-    Role, Store, StoreExt, Tx, TxOptions, UserId,
+    Batching, CommitOutcome, CommitToken, Error, NewCar, NewUser, PageRequest, PgStore,
+    PurchaseKey, Result, Role, Store, StoreExt, Tx, TxOptions, UserId,
 };
 use support::with_database;
 use tokio_postgres::SimpleQueryMessage;
@@ -31,7 +33,7 @@ const CONNECTIONS: usize = 16;
 const GROWTH: usize = 5 * 1024 * 1024;
 
 /// How many statements the crate has, but for the one that asks a connection under suspicion.
-const TEXTS: usize = 25;
+const TEXTS: usize = 30;
 
 /// The calls of one round.
 const ROUND: usize = 52;
@@ -185,10 +187,10 @@ fn memory() -> usize {
     kib.parse::<usize>().unwrap() * 1024
 }
 
-async fn soak(calls: usize) {
+async fn soak(calls: usize, batching: Batching) {
     with_database(async |database| {
         let builder = PgStore::builder(&database.url).unwrap();
-        let builder = builder.max_connections(CONNECTIONS);
+        let builder = builder.max_connections(CONNECTIONS).batching(batching);
         let store = builder.build().await.unwrap();
         let (all, started) = (calls.div_ceil(ROUND), Instant::now());
         rounds(&store, 0..all / 10).await;
@@ -210,6 +212,8 @@ async fn soak(calls: usize) {
         assert!(late[CONNECTIONS - 1] <= late_texts, "{late:?}");
         assert_eq!(late_texts, TEXTS);
         let status = store.status();
+        println!("{:?}", status.batched);
+        assert!(status.batched.calls > calls as u64 / 10, "{status:?}");
         assert_eq!(status.size, CONNECTIONS);
         assert_eq!(status.discarded, Default::default());
         let counted = (store.users().count().await, store.cars().count().await);
@@ -220,11 +224,11 @@ async fn soak(calls: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_calls_leave_nothing_behind() {
-    soak(20_000).await;
+    soak(20_000, busy::tiny()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes long"]
 async fn a_hundred_thousand_calls_leave_nothing_behind() {
-    soak(100_000).await;
+    soak(100_000, Batching::default()).await;
 }
