@@ -114,6 +114,7 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     let database = Database::start(arguments.fsync).await?;
     let results = rounds::run(arguments, &database).await?;
     let run = Run {
+        stalled: results.stalled()?,
         results: &results,
         competitors: arguments.competitors(),
         tasks: &arguments.tasks,

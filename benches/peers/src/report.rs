@@ -19,6 +19,8 @@ pub struct Run<'a> {
     pub tasks: &'a [usize],
     pub seconds: f64,
     pub fsync: bool,
+    /// How many turns saw no call end.
+    pub stalled: usize,
     pub server: String,
 }
 
@@ -81,9 +83,10 @@ impl Run<'_> {
         let fsync = if self.fsync { "on" } else { "off" };
         format!(
             "Run on {date}: {cores} cores for client and server together, {}, fsync {fsync}; \
-             {rounds} rounds, turns of {} s; {}.\n",
+             {rounds} rounds, turns of {} s, {} of them without the end of a call; {}.\n",
             self.server,
             self.seconds,
+            self.stalled,
             versions.join(", ")
         )
     }

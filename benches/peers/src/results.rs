@@ -18,22 +18,31 @@ pub struct Results {
 }
 
 impl Results {
-    pub fn add(
-        &mut self,
-        op: Op,
-        tasks: usize,
-        title: &'static str,
-        round: usize,
-        sample: Sample,
-    ) -> Result<()> {
-        ensure!(
-            sample.calls > 0,
-            "{title}: no call of {} with {tasks} tasks ended in its turn; give it more --seconds",
-            op.title()
-        );
+    pub fn add(&mut self, op: Op, tasks: usize, title: &'static str, round: usize, sample: Sample) {
         let rounds = self.samples.entry((op, tasks)).or_default();
         rounds.entry(title).or_default().insert(round, sample);
-        Ok(())
+    }
+
+    /// How many turns passed without the end of a call: something held the machine up, or turns are
+    /// too short.
+    ///
+    /// # Errors
+    /// Somebody's turns at one thing were all like this, so there is nothing to report.
+    pub fn stalled(&self) -> Result<usize> {
+        let mut stalled = 0;
+        for ((op, tasks), all) in &self.samples {
+            for (title, rounds) in all {
+                let empty = rounds.values().filter(|sample| sample.calls == 0).count();
+                ensure!(
+                    empty < rounds.len(),
+                    "{title}: no call of {} with {tasks} tasks ended in any turn; give it more \
+                     --seconds",
+                    op.title()
+                );
+                stalled += empty;
+            }
+        }
+        Ok(stalled)
     }
 
     /// What was measured, in order.
@@ -61,7 +70,8 @@ impl Results {
     pub fn ratio(&self, at: (Op, usize), title: &str, to: &str) -> Option<f64> {
         let (one, other) = (self.of(at, title)?, self.of(at, to)?);
         let ratio = |(round, sample): (&usize, &Sample)| {
-            Some(rate(at.0, sample) / rate(at.0, other.get(round)?))
+            let other = other.get(round).filter(|other| other.calls > 0)?;
+            Some(rate(at.0, sample) / rate(at.0, other))
         };
         median(one.iter().filter_map(ratio).collect())
     }
@@ -130,9 +140,8 @@ mod tests {
     fn a_slow_round_does_not_move_a_ratio() {
         let mut results = Results::default();
         for (round, (one, other)) in [(200, 100), (20, 10), (220, 100)].into_iter().enumerate() {
-            let mut add = |title, calls| results.add(Op::Buy, 1, title, round, sample(calls));
-            add("one", one).unwrap();
-            add("other", other).unwrap();
+            results.add(Op::Buy, 1, "one", round, sample(one));
+            results.add(Op::Buy, 1, "other", round, sample(other));
         }
         let at = (Op::Buy, 1);
         assert_eq!(results.throughput(at, "one"), Some(200.0));
@@ -145,14 +154,22 @@ mod tests {
     #[test]
     fn many_count_by_the_car() {
         let mut results = Results::default();
-        results.add(Op::BuyMany10k, 1, "one", 0, sample(3)).unwrap();
+        results.add(Op::BuyMany10k, 1, "one", 0, sample(3));
         let at = (Op::BuyMany10k, 1);
         assert_eq!(results.throughput(at, "one"), Some(30_000.0));
     }
 
     #[test]
-    fn a_turn_without_a_call_is_no_result() {
+    fn turns_without_a_call_are_counted_and_refused_when_there_are_no_others() {
         let mut results = Results::default();
-        assert!(results.add(Op::Buy, 1, "one", 0, sample(0)).is_err());
+        results.add(Op::Buy, 1, "one", 0, sample(0));
+        assert!(results.stalled().is_err());
+        results.add(Op::Buy, 1, "one", 1, sample(5));
+        assert_eq!(results.stalled().unwrap(), 1);
+        results.add(Op::Buy, 1, "other", 0, sample(7));
+        results.add(Op::Buy, 1, "other", 1, sample(10));
+        let ratio = |one, other| results.ratio((Op::Buy, 1), one, other);
+        assert_eq!(ratio("other", "one"), Some(2.0));
+        assert_eq!(ratio("one", "other"), Some(0.25));
     }
 }
