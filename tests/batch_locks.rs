@@ -14,7 +14,7 @@ mod watch;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
-use motorpool::{Car, Error, PgStore, Registration, Result, Store, UserId};
+use motorpool::{Car, Error, NewCar, PgStore, Registration, Result, Store, UserId};
 use queue::{Call, Queue, begun, builder, buy, connect, get, golf, good, key, name, register};
 use support::{Database, with_database};
 use tokio::task::JoinHandle;
@@ -103,16 +103,7 @@ async fn a_key_that_somebody_is_using_is_waited_for_alone() {
         let lock = "INSERT INTO cars (model, owner_id, purchase_key) \
             VALUES ('Golf', 2, '00000000-0000-0000-0000-00000000000b')";
         ends(&database, lock, async |store, holder, end| {
-            let call = |number: usize| {
-                let new = golf(UserId::new(1));
-                buy(
-                    store,
-                    match number % 2 {
-                        1 => new.key(key(number as u128)),
-                        _ => new,
-                    },
-                )
-            };
+            let call = |number: usize| buy(store, golf(UserId::new(1)).key(key(number as u128)));
             let waiting = all_but_one(store, call).await;
             if end.is_empty() {
                 return timed_out(waiting.call.await.unwrap());
@@ -131,20 +122,20 @@ async fn a_key_that_somebody_is_using_is_waited_for_alone() {
 
 #[tokio::test]
 async fn an_owner_whom_somebody_holds_is_waited_for_alone() {
+    an_owner_is_waited_for_alone(|new, _| new).await;
+}
+
+#[tokio::test]
+async fn an_owner_whom_somebody_holds_is_waited_for_alone_with_a_key() {
+    an_owner_is_waited_for_alone(|new, number| new.key(key(number as u128))).await;
+}
+
+async fn an_owner_is_waited_for_alone(with: fn(NewCar, usize) -> NewCar) {
     with_database(async |database| {
         let lock = "SELECT FROM users WHERE id = 2 FOR UPDATE; DELETE FROM users WHERE id = 2";
         ends(&database, lock, async |store, holder, end| {
             let owner = |number| UserId::new(if number == UNLUCKY { 2 } else { 1 });
-            let call = |number: usize| {
-                let new = golf(owner(number));
-                buy(
-                    store,
-                    match number % 3 {
-                        1 => new.key(key(number as u128)),
-                        _ => new,
-                    },
-                )
-            };
+            let call = |number: usize| buy(store, with(golf(owner(number)), number));
             let waiting = all_but_one(store, call).await;
             assert!(waiting.others.iter().all(|car| car.owner_id == owner(0)));
             if end.is_empty() {

@@ -16,7 +16,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use motorpool::{Error, NewUser, PgStore, Result, Store, TxOptions, UnavailableReason};
+use motorpool::{Batching, Error, NewUser, PgStore, Result, Store, TxOptions, UnavailableReason};
 use support::{Database, with_database};
 use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
@@ -137,6 +137,7 @@ async fn a_silent_server_is_given_up_within_the_connect_timeout() {
 async fn there_are_never_more_connections_than_allowed() {
     with_database(async |database| {
         let builder = PgStore::builder(&database.url).unwrap();
+        let builder = builder.batching(Batching::Off);
         let store = builder.max_connections(3).build().await.unwrap();
         let watch = Watch::new(&database).await;
         let mut tasks = JoinSet::new();
