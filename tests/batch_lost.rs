@@ -84,7 +84,7 @@ async fn a_read_whose_answer_is_lost_is_sent_again() {
         let calls: Vec<_> = queue.go().into_iter().map(tokio::spawn).collect();
         look.waiting(1).await;
         relay.cut_connections();
-        look.waiting(1).await;
+        until(|| store.status().discarded.lost == 1).await;
         holder.run("COMMIT").await;
         for call in calls {
             assert_eq!(call.await.unwrap().unwrap(), None);
