@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deadpool_postgres::{Object, Timeouts};
 use futures_util::FutureExt;
+use futures_util::stream::BoxStream;
 use motorpool::{
     Batching, Car, CarId, CarRepo, NewCar, NewUser, Page, PageRequest, PgStore, Registration,
     Result, Role, Store, Tx, TxOptions, User, UserId, UserRepo,
@@ -182,6 +183,10 @@ impl UserRepo for Busy {
         self.store.users().list(page).await
     }
 
+    fn stream(&self) -> BoxStream<'_, Result<User>> {
+        self.store.users().stream()
+    }
+
     async fn set_role(&self, id: UserId, role: Role) -> Result<User> {
         let (_guest, _) = self.enter();
         self.store.users().set_role(id, role).await
@@ -246,6 +251,10 @@ impl CarRepo for Busy {
     ) -> Result<Page<Car, CarId>> {
         let (_guest, _) = self.enter();
         self.store.cars().list_owned_by(owner, page).await
+    }
+
+    fn stream(&self) -> BoxStream<'_, Result<Car>> {
+        self.store.cars().stream()
     }
 
     async fn transfer(&self, id: CarId, from: UserId, to: UserId) -> Result<Car> {
