@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, ensure};
 use chrono::Utc;
 use criterion::{BenchmarkId, Criterion};
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod};
 use motorpool::{Car, CarId, NewCar, NewUser, PgStore, Role, Store, User, UserId};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -105,8 +105,11 @@ async fn connect(url: &str) -> Result<[By; 2]> {
         recycling_method: RecyclingMethod::Fast,
     };
     let manager = Manager::from_config(url.parse()?, NoTls, config);
-    // As many connections as the store has.
-    let pool = Pool::builder(manager).max_size(16).build()?;
+    // As many connections as the store has, handed out in the same order.
+    let pool = Pool::builder(manager)
+        .max_size(16)
+        .queue_mode(QueueMode::Lifo)
+        .build()?;
     Ok([By::Crate(store), By::Hand(pool)])
 }
 

@@ -32,8 +32,9 @@ pub async fn run(arguments: &Arguments, database: &Database) -> Result<Results> 
         .map(|competitor| Contender::start(*competitor, &url))
         .collect::<Result<Vec<_>>>()?;
     let mut results = Results::default();
-    let (mut number, mut block) = (0, 0);
+    let mut number = 0;
     for round in 0..arguments.rounds {
+        let mut block = 0;
         for op in arguments.ops() {
             let tasks: &[usize] = match op.many() {
                 Some(_) => &[1],
@@ -46,8 +47,7 @@ pub async fn run(arguments: &Arguments, database: &Database) -> Result<Results> 
                 if order.is_empty() {
                     continue;
                 }
-                let first = (round + block) % order.len();
-                order.rotate_left(first);
+                rotate(&mut order, round, block);
                 for next in order {
                     number += 1;
                     let turn = Turn {
@@ -83,6 +83,13 @@ pub async fn run(arguments: &Arguments, database: &Database) -> Result<Results> 
     Ok(results)
 }
 
+/// Lets somebody else begin in each round. `block` counts within the round: what counted through the
+/// whole run would rotate by the length of a round too, which may be a whole number of turns.
+fn rotate<T>(order: &mut [T], round: usize, block: usize) {
+    let first = (round + block) % order.len();
+    order.rotate_left(first);
+}
+
 fn order(contenders: &[Contender], op: Op, tasks: usize) -> Vec<Next> {
     let mut order: Vec<Next> = (0..contenders.len())
         .filter(|index| contenders[*index].competitor.does(op))
@@ -95,4 +102,24 @@ fn order(contenders: &[Contender], op: Op, tasks: usize) -> Vec<Next> {
         order.push(Next::Copy);
     }
     order
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn everybody_begins_equally_often() {
+        for people in 1..=11_usize {
+            for block in 0..40 {
+                let mut firsts: Vec<usize> = (0..people)
+                    .map(|round| {
+                        let mut order: Vec<usize> = (0..people).collect();
+                        super::rotate(&mut order, round, block);
+                        order[0]
+                    })
+                    .collect();
+                firsts.sort_unstable();
+                assert!(firsts.into_iter().eq(0..people), "{people}, block {block}");
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The driver under a plain pool, by hand: what the crate could be at best without batching.
 
 use anyhow::{Context, Result};
-use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Pool, RecyclingMethod};
+use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod};
 use motorpool::{Car, Registration, Role, User};
 use tokio_postgres::{NoTls, Row};
 use uuid::Uuid;
@@ -53,7 +53,11 @@ impl Peer for Bare {
             recycling_method: RecyclingMethod::Fast,
         };
         let manager = Manager::from_config(url.parse()?, NoTls, config);
-        let pool = Pool::builder(manager).max_size(POOL).build()?;
+        let pool = Pool::builder(manager)
+            .max_size(POOL)
+            // As the crate does: a lone caller stays on a connection that is warm.
+            .queue_mode(QueueMode::Lifo)
+            .build()?;
         drop(pool.get().await?);
         Ok(Bare(pool))
     }

@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result};
 use chrono::NaiveDate;
+use deadpool_postgres::QueueMode;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::pg::{Pg, PgValue};
 use diesel::prelude::*;
@@ -177,11 +178,15 @@ async fn buy(
 impl Peer for Diesel {
     async fn connect(url: &str, checks: bool) -> Result<Self> {
         let mut config = ManagerConfig::default();
+        let mut order = QueueMode::default();
         if !checks {
             config.recycling_method = RecyclingMethod::Fast;
+            // A lone caller stays on a connection that is warm.
+            order = QueueMode::Lifo;
         }
         let manager = AsyncDieselConnectionManager::new_with_config(url, config);
-        let pool = Pool::builder(manager).max_size(POOL).build()?;
+        let pool = Pool::builder(manager).max_size(POOL).queue_mode(order);
+        let pool = pool.build()?;
         drop(pool.get().await?);
         Ok(Diesel(pool))
     }
