@@ -133,11 +133,15 @@ async fn an_owner_whom_somebody_holds_is_waited_for_alone_with_a_key() {
 async fn an_owner_is_waited_for_alone(with: fn(NewCar, usize) -> NewCar) {
     with_database(async |database| {
         let lock = "SELECT FROM users WHERE id = 2 FOR UPDATE; DELETE FROM users WHERE id = 2";
+        let look = &Watch::new(&database).await;
         ends(&database, lock, async |store, holder, end| {
             let owner = |number| UserId::new(if number == UNLUCKY { 2 } else { 1 });
             let call = |number: usize| buy(store, with(golf(owner(number)), number));
             let waiting = all_but_one(store, call).await;
             assert!(waiting.others.iter().all(|car| car.owner_id == owner(0)));
+            // It is left out, so the others are stored by the one statement all the same.
+            let statements = "SELECT count(DISTINCT xmin::text) FROM cars";
+            assert_eq!(look.number(statements).await, 1);
             if end.is_empty() {
                 return timed_out(waiting.call.await.unwrap());
             }
