@@ -58,7 +58,7 @@ const OWNED_BY: Statement =
 
 // The owners are looked up one by one, which the OFFSET keeps: for thousands of them the planner may
 // read the whole table instead.
-pub(super) const OWNED_BY_MANY: Statement = Statement::read(
+const OWNED_BY_MANY: Statement = Statement::read(
     "SELECT c.id, c.model, c.owner_id
     FROM unnest($1::bigint[]) AS o (id), LATERAL (
         SELECT id, model, owner_id FROM cars WHERE owner_id = o.id OFFSET 0

@@ -234,6 +234,9 @@ pub const LINES: &[Line] = &[
     by("FROM cars WHERE owner_id = $1 ORDER ", &[OWNED], |s, _| {
         values![s.id()]
     }),
+    by("FROM cars WHERE owner_id = ANY ($1)|", &[OWNED], |s, n| {
+        values![Stored::array(&s.ids, together(n))]
+    }),
     by("FROM cars WHERE owner_id = o.id ", &[OWNED], |s, n| {
         values![Stored::array(&s.ids, n)]
     }),

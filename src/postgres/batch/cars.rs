@@ -6,7 +6,7 @@ use super::keys::Keys;
 use super::{Kind, LOCK_PATIENCE};
 use crate::error::Result;
 use crate::model::{Car, CarId, NewCar, UserId};
-use crate::postgres::cars::{self, OWNED_BY_MANY};
+use crate::postgres::cars;
 use crate::postgres::error::no_row;
 use crate::postgres::lease::Lease;
 use crate::postgres::row;
@@ -14,6 +14,10 @@ use crate::postgres::statement::{Params, Statement};
 
 const GET_MANY: Statement =
     Statement::read("SELECT id, model, owner_id FROM cars WHERE id = ANY ($1)");
+
+// Without an order, which is cheaper to make for the few cars of each owner afterwards.
+const OWNED_BY_ANY: Statement =
+    Statement::read("SELECT id, model, owner_id FROM cars WHERE owner_id = ANY ($1)");
 
 // Purchases without keys. One whose owner is not there, or is held by somebody else, is left out, so
 // this waits for nobody. The owners are locked against deletion, so the foreign key has nothing to
@@ -83,7 +87,7 @@ impl Kind for OwnedBy {
 
     async fn run(lease: &mut Lease, calls: Vec<i64>) -> Result<Vec<Option<Self::Answer>>> {
         let keys = Keys::new(calls.into_iter());
-        let rows = lease.query(&OWNED_BY_MANY, &[keys.distinct()]).await?;
+        let rows = lease.query(&OWNED_BY_ANY, &[keys.distinct()]).await?;
         let mut answers = vec![Some(Vec::new()); keys.distinct().len()];
         for row in &rows {
             let car = cars::car(row)?;
@@ -91,6 +95,9 @@ impl Kind for OwnedBy {
             if let Some(Some(answer)) = place.and_then(|place| answers.get_mut(place)) {
                 answer.push(car);
             }
+        }
+        for cars in answers.iter_mut().flatten() {
+            cars.sort_unstable_by_key(|car| car.id);
         }
         Ok(keys.deal(answers, Clone::clone))
     }
