@@ -18,6 +18,9 @@ mod purchases;
 mod registrations;
 mod row;
 mod statement;
+// Wired into `connect` next.
+#[allow(dead_code, unused_imports)]
+mod target;
 mod tx;
 mod users;
 
