@@ -28,6 +28,14 @@ pub struct PgStoreBuilder {
 pub(crate) type Demand = fn(Pool) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 impl PgStoreBuilder {
+    pub(super) fn new(settings: Settings) -> Self {
+        PgStoreBuilder {
+            settings,
+            demand: None,
+            batching: Batching::default(),
+        }
+    }
+
     /// Asks this of the database in [`build`](Self::build).
     pub(crate) fn demand(mut self, demand: Demand) -> Self {
         self.demand = Some(demand);
@@ -63,7 +71,8 @@ impl PgStoreBuilder {
     }
 
     /// How long making a connection may take, name look-up, TCP and authentication together,
-    /// before the call gives [`Unavailable`](crate::Error::Unavailable). Default: 5 s.
+    /// before the call gives [`Unavailable`](crate::Error::Unavailable). All hosts of a URL share
+    /// it. Default: 5 s, or the URL's `connect_timeout` for each host.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.settings.connect = limit;
         self

@@ -16,16 +16,21 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_postgres::{CancelToken, Client, Config, NoTls};
 
+use super::dial::{Dial, Dialled};
 use super::health::{Health, Verdict};
+use super::target::{SslMode, Target};
 use crate::error::{Error, Result};
 
 /// How long a call may take altogether where nothing else is said.
 pub(super) const DEFAULT_CALL: Duration = Duration::from_secs(10);
 
+/// How long making a connection may take where nothing else is said.
+const DEFAULT_CONNECT: Duration = Duration::from_secs(5);
+
 /// What a host can set about its connections.
 #[derive(Clone)]
 pub(super) struct Settings {
-    config: Config,
+    target: Target,
     pub(super) max_connections: usize,
     pub(super) min_idle: usize,
     pub(super) acquire: Duration,
@@ -47,39 +52,38 @@ pub(super) struct PoolLimits {
 
 impl Settings {
     pub(super) fn from_url(url: &str) -> Result<Settings> {
-        let mut config: Config = url.parse().map_err(|_| unreadable(url))?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err(unreadable(url));
+        Target::from_url(url).and_then(Settings::new)
+    }
+
+    pub(super) fn from_env() -> Result<Settings> {
+        Target::from_env(|name| std::env::var_os(name)).and_then(Settings::new)
+    }
+
+    fn new(target: Target) -> Result<Settings> {
+        if target.tls.mode >= SslMode::Require {
+            return Err(Error::Config {
+                reason: "TLS is asked for, which this version cannot do".into(),
+            });
         }
-        if config.get_application_name().is_none() {
-            config.application_name("motorpool");
-        }
-        // Without these, a peer that vanished is noticed after hours. What the URL says wins.
-        if !names_keepalives(url) {
-            config
-                .keepalives_idle(Duration::from_secs(10))
-                .keepalives_interval(Duration::from_secs(3))
-                .keepalives_retries(3);
-        }
-        if config.get_tcp_user_timeout().is_none() {
-            config.tcp_user_timeout(Duration::from_secs(5));
-        }
+        // For each host there; here it is for all of them together.
+        let hosts = u32::try_from(target.endpoints().len()).unwrap_or(u32::MAX);
+        let asked = target.connect_timeout;
         Ok(Settings {
-            config,
             max_connections: 16,
             min_idle: 1,
             acquire: Duration::from_secs(5),
-            connect: Duration::from_secs(5),
+            connect: asked.map_or(DEFAULT_CONNECT, |limit| limit.saturating_mul(hosts)),
             statement: None,
             call: DEFAULT_CALL,
             max_lifetime: Duration::from_secs(30 * 60),
             idle: Duration::from_secs(10 * 60),
+            target,
         })
     }
 
     /// The same server, another database.
     pub(super) fn database(&mut self, name: &str) {
-        self.config.dbname(name);
+        self.target.database(name);
     }
 
     pub(super) fn limits(&self) -> PoolLimits {
@@ -93,18 +97,27 @@ impl Settings {
 
     /// The pool, which connects when it is first asked to, and what can end its connections.
     pub(super) fn pool(&self, health: &Arc<Health>) -> Result<(Pool, Arc<Connections>)> {
-        let mut config = self.config.clone();
         let statement = format!("-c statement_timeout={}", millis(self.limits().statement));
-        // Set when the connection starts, which costs no round trip. What the URL says comes last
-        // and wins.
-        config.options(match self.config.get_options() {
-            Some(options) => format!("{statement} {options}"),
-            None => statement,
-        });
+        let mut hosts = self.target.configs();
+        for config in &mut hosts {
+            // Set when the connection starts, which costs no round trip. What the URL says comes
+            // last and wins.
+            let options = match config.get_options() {
+                Some(options) => format!("{statement} {options}"),
+                None => statement.clone(),
+            };
+            config.options(options);
+        }
+        let (session, balance) = (self.target.session, self.target.balance);
+        let dial = Dial::new(hosts, session, balance, self.connect);
         let connections = Arc::new(Connections::default());
         let manager = Manager::from_connect(
-            config,
-            Connector(Arc::clone(&connections)),
+            // Not looked at: the connector knows where to go.
+            Config::new(),
+            Connector {
+                dial: Arc::new(dial),
+                connections: Arc::clone(&connections),
+            },
             ManagerConfig {
                 // The lease sees to it that nothing is left to clean up, so a check before each
                 // use would only cost a round trip.
@@ -218,36 +231,22 @@ impl Connections {
 const CANCEL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Makes connections and remembers them.
-struct Connector(Arc<Connections>);
+struct Connector {
+    dial: Arc<Dial>,
+    connections: Arc<Connections>,
+}
 
-type Connecting<'a> = Pin<
-    Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>,
->;
+type Connecting<'a> =
+    Pin<Box<dyn Future<Output = Result<Dialled, tokio_postgres::Error>> + Send + 'a>>;
 
 impl Connect for Connector {
-    fn connect(&self, config: &Config) -> Connecting<'_> {
-        let config = config.clone();
+    fn connect(&self, _: &Config) -> Connecting<'_> {
         Box::pin(async move {
-            let (client, connection) = config.connect(NoTls).await?;
-            let task = tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection ended");
-                }
-            });
-            self.0.add(&task, &client);
+            let (client, task) = self.dial.connect().await?;
+            self.connections.add(&task, &client);
             Ok((client, task))
         })
     }
-}
-
-/// Whether the URL says something about keepalives itself, in its parameters or as a key.
-fn names_keepalives(url: &str) -> bool {
-    let parameters = match url.contains("://") {
-        true => url.split_once('?').map_or("", |(_, parameters)| parameters),
-        false => url,
-    };
-    let mut keys = parameters.split(['&', ' ']).map(str::trim_start);
-    keys.any(|key| key.starts_with("keepalives"))
 }
 
 /// Milliseconds as the server takes them: at most `i32::MAX`, and never 0, which would mean no
@@ -256,25 +255,6 @@ fn millis(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis())
         .unwrap_or(i32::MAX)
         .max(1)
-}
-
-/// A URL that the driver cannot read. The driver's own words are left out, because they may quote
-/// what was meant to be the password.
-fn unreadable(url: &str) -> Error {
-    let scheme = ["postgresql://", "postgres://"]
-        .iter()
-        .any(|scheme| url.starts_with(scheme));
-    let reason = match scheme || !url.contains("://") {
-        true => {
-            "the database URL cannot be read; expected is \
-             postgresql://user:password@host:port/database with percent-encoded parts, and only \
-             parameters that the driver knows"
-        }
-        false => "the database URL has to begin with postgresql:// or postgres://",
-    };
-    Error::Config {
-        reason: reason.into(),
-    }
 }
 
 #[cfg(test)]
@@ -291,7 +271,6 @@ mod tests {
             "postgresql://user:can%zzary@host/db?x=canary",
             "mysql://canary",
             "host=localhost password='canary",
-            "user=canary",
         ] {
             let error = Settings::from_url(url).map(|_| ()).expect_err(url);
             assert!(matches!(error, Error::Config { .. }), "{url}: {error}");
@@ -308,14 +287,17 @@ mod tests {
 
     #[test]
     fn a_vanished_server_is_noticed_unless_the_url_says_otherwise() {
-        let config = |url| Settings::from_url(url).expect("a URL").config;
+        let config = |url| {
+            let settings = Settings::from_url(url).expect("a URL");
+            settings.target.configs().remove(0)
+        };
         let own = config("postgresql://keepalives:keepalives@localhost/keepalives");
         assert_eq!(own.get_keepalives_idle(), Duration::from_secs(10));
         assert_eq!(own.get_keepalives_interval(), Some(Duration::from_secs(3)));
         assert_eq!(own.get_keepalives_retries(), Some(3));
         let five = Duration::from_secs(5);
         assert_eq!(own.get_tcp_user_timeout(), Some(&five));
-        let theirs = config("postgresql://localhost/db?keepalives_idle=60&tcp_user_timeout=7");
+        let theirs = config("postgresql://localhost/db?keepalives_idle=60&tcp_user_timeout=7000");
         assert_eq!(theirs.get_keepalives_idle(), Duration::from_secs(60));
         assert_eq!(theirs.get_keepalives_interval(), None);
         let seven = Duration::from_secs(7);

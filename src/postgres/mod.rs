@@ -6,6 +6,7 @@ mod bulk;
 mod cars;
 mod close;
 mod connect;
+mod dial;
 pub(crate) mod error;
 mod executor;
 mod export;
@@ -18,8 +19,6 @@ mod purchases;
 mod registrations;
 mod row;
 mod statement;
-// Wired into `connect` next.
-#[allow(dead_code, unused_imports)]
 mod target;
 mod tx;
 mod users;
@@ -80,16 +79,36 @@ impl PgStore {
     }
 
     /// Sets up a store for the server at this URL:
-    /// `postgresql://user:password@host:port/database`.
+    /// `postgresql://user:password@host:port/database?key=value`, or for one of several servers:
+    /// `postgresql://host1,host2/database?target_session_attrs=read-write`.
+    ///
+    /// It is read as libpq reads it, in this form or as `host=… user=…`, with percent-encoding, Unix
+    /// sockets, and its keys: `application_name`, `connect_timeout` (seconds, for each host),
+    /// `keepalives` and its kin, `tcp_user_timeout` (milliseconds), `options`, `passfile`,
+    /// `target_session_attrs`, `load_balance_hosts` and so on. `postgresql+psycopg2://`, as
+    /// SQLAlchemy has it, is understood. What a `sslmode` of `require` or stronger asks for this
+    /// version cannot do, and refuses.
+    ///
+    /// Several hosts are tried in order, or at random with `load_balance_hosts=random`; each has an
+    /// equal share of [`connect_timeout`](PgStoreBuilder::connect_timeout), so that one that says
+    /// nothing leaves time for the others. With `target_session_attrs` the host that was right the
+    /// last time comes first.
     ///
     /// # Errors
-    /// [`Config`](crate::Error::Config) for a URL that cannot be read. It does not quote the URL.
+    /// [`Config`](crate::Error::Config) for a URL that cannot be read, with the key that is wrong
+    /// if it is one of libpq's. It quotes nothing of the URL.
     pub fn builder(url: &str) -> Result<PgStoreBuilder> {
-        Ok(PgStoreBuilder {
-            settings: Settings::from_url(url)?,
-            demand: None,
-            batching: Batching::default(),
-        })
+        Settings::from_url(url).map(PgStoreBuilder::new)
+    }
+
+    /// Sets up a store for the server that libpq's environment variables name: `PGHOST`, `PGPORT`,
+    /// `PGDATABASE`, `PGUSER`, `PGPASSWORD`, `PGSSLMODE` and so on. A password that is not among
+    /// them is looked for in the password file, `PGPASSFILE` or `~/.pgpass`.
+    ///
+    /// # Errors
+    /// [`Config`](crate::Error::Config) names the variable that cannot be used. It quotes no value.
+    pub fn from_env() -> Result<PgStoreBuilder> {
+        Settings::from_env().map(PgStoreBuilder::new)
     }
 
     /// Works on the host's own pool as it is: its size, timeouts and connections are the host's.

@@ -49,7 +49,9 @@ use tokio_postgres::Config;
 use tokio_postgres::config::ChannelBinding;
 
 use self::keys::{Origin, Values};
-pub(super) use self::tls::{Negotiation, RootCert, SslMode, Tls, TlsVersion};
+#[cfg(test)]
+pub(super) use self::tls::RootCert;
+pub(super) use self::tls::{SslMode, Tls};
 use crate::error::Result;
 
 /// One or more servers of one database, and how to talk to them.
@@ -133,6 +135,11 @@ impl Target {
             .map_err(|wrong| wrong.error(Origin::Environment))
     }
 
+    /// The same servers, another database.
+    pub(super) fn database(&mut self, name: &str) {
+        self.dbname = Some(name.to_owned());
+    }
+
     /// For each host, in the order given, what the driver needs to connect to it. What kind of
     /// server it turns out to be is not the driver's business.
     pub(super) fn configs(&self) -> Vec<Config> {
@@ -207,6 +214,7 @@ impl Endpoint {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn port(&self) -> u16 {
         self.port
     }
