@@ -192,7 +192,7 @@ async fn after_a_promotion_writes_go_to_the_new_primary() {
     assert_eq!(place(&store).await, new.data_dir());
     // When the old one is back it is not gone back to.
     old.start_again().unwrap();
-    assert!(store.pool().retain(|_, _| false).removed.len() > 0);
+    assert!(!store.pool().retain(|_, _| false).removed.is_empty());
     assert!(!store.users().register(&user(0)).await.unwrap().is_created());
     assert_eq!(place(&store).await, new.data_dir());
 }
