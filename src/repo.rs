@@ -47,7 +47,8 @@ pub trait UserRepo: Send + Sync {
     /// whatever role and date the new one had, and no id is used up.
     ///
     /// Of any number of callers at once with one name, exactly one gets
-    /// [`Registration::Created`]. One that loses such a race may leave a gap in the ids.
+    /// [`Registration::Created`]. One that loses such a race may leave a gap in the ids, and so may
+    /// calls that went to the server together with it.
     async fn register(&self, new: &NewUser) -> Result<Registration>;
 
     /// Registers many, all or nothing, and answers in the order given; the ids of those created

@@ -51,6 +51,12 @@ pub(super) fn computed<'a, T: FromSql<'a>>(row: &'a Row, position: usize) -> Res
         .map_err(|error| Error::Database(Failure::new(error.to_string())))
 }
 
+/// Where in an array that was sent the key of this row is: the server counts from 1.
+pub(super) fn place(row: &Row, position: usize) -> Result<usize> {
+    let counted: i64 = computed(row, position)?;
+    Ok(usize::try_from(counted.saturating_sub(1)).unwrap_or(usize::MAX))
+}
+
 /// Whether an outer join found nothing.
 pub(super) fn is_missing(row: &Row, position: usize) -> bool {
     matches!(row.try_get::<_, Option<i64>>(position), Ok(None))

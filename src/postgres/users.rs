@@ -137,7 +137,20 @@ pub(super) fn user(row: &Row) -> Result<User> {
     })
 }
 
-/// The same, with whether the row is new in a fifth column.
+/// A row that begins with the columns id, created_at, role, of the user with this name.
+pub(super) fn named(row: &Row, username: &str) -> Result<User> {
+    let id = id(row)?;
+    let columns = Columns::new(row, "users", Some(id));
+    let role: &str = columns.get(2, "role")?;
+    Ok(User {
+        id: UserId::new(id),
+        username: username.to_owned(),
+        created_at: columns.get(1, "created_at")?,
+        role: columns.parse(role, "role")?,
+    })
+}
+
+/// A row of a user, with whether it is new in a fifth column.
 pub(super) fn registration(row: &Row) -> Result<Registration> {
     let user = user(row)?;
     match row::computed(row, 4)? {

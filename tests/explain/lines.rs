@@ -160,7 +160,7 @@ pub const LINES: &[Line] = &[
         },
     ),
     by(
-        "role FROM users WHERE username = ANY ($1)|",
+        "JOIN users u ON u.username = i.username|",
         &[NAME],
         |s, n| values![Stored::array(&s.names, together(n))],
     ),

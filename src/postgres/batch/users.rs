@@ -10,8 +10,12 @@ use crate::postgres::row;
 use crate::postgres::statement::Statement;
 use crate::postgres::users::{self, GET_MANY};
 
-const GET_BY_USERNAMES: Statement =
-    Statement::read("SELECT id, username, created_at, role FROM users WHERE username = ANY ($1)");
+// Each row says which name it is the answer to, and the name is not sent back.
+const GET_BY_USERNAMES: Statement = Statement::read(
+    "SELECT u.id, u.created_at, u.role, i.position
+    FROM unnest($1::text[]) WITH ORDINALITY AS i (username, position)
+        JOIN users u ON u.username = i.username",
+);
 
 // As for one, nothing is inserted when the name was taken at the start. A name that a concurrent
 // transaction has just stored makes the constraint refuse the whole statement, and a lock that is
@@ -72,10 +76,13 @@ impl Kind for UserByName {
         let rows = lease.query(&GET_BY_USERNAMES, &[keys.distinct()]).await?;
         let mut answers = vec![Some(None); keys.distinct().len()];
         for row in &rows {
-            let (name, user) = (users::username(row)?, users::user(row).ok());
-            if let Some(answer) = keys.find(&name).and_then(|place| answers.get_mut(place)) {
-                *answer = user.map(Some);
-            }
+            let place = row::place(row, 3)?;
+            let (Some(answer), Some(name)) = (answers.get_mut(place), keys.distinct().get(place))
+            else {
+                return Err(no_row());
+            };
+            // A row that cannot be read is the affair of who asked for it.
+            *answer = users::named(row, name).ok().map(Some);
         }
         Ok(keys.deal(answers, Clone::clone))
     }
