@@ -42,6 +42,9 @@ fn from_server(db: &DbError, read_only: bool) -> Error {
     let failure = failure(db);
     let reason = match db.code().code() {
         "40001" | "40P01" => return Error::Conflict(failure),
+        // "Statement completion unknown": Postgres itself never says it, engines that speak its
+        // protocol do. It is as with a lost connection.
+        "40003" => UnavailableReason::ConnectionLost,
         "57P01" | "57P02" | "57P03" => UnavailableReason::NotAccepting,
         "25006" if !read_only => UnavailableReason::ReadOnly,
         "3D000" => UnavailableReason::NoSuchDatabase,
