@@ -109,7 +109,7 @@ impl PgStoreBuilder {
     }
 
     /// Whether calls that wait for a connection anyway go to the server together. Default: on,
-    /// with two lanes and at most 256 calls in a batch.
+    /// with three lanes and at most 256 calls in a batch.
     pub fn batching(mut self, batching: Batching) -> Self {
         self.batching = batching;
         self

@@ -50,7 +50,7 @@ pub enum Batching {
     /// Calls that find all lanes of their kind busy wait for each other and go out together.
     On {
         /// How many statements of one kind are under way at once. Each takes a connection of the
-        /// pool while it runs. 0 counts as 1. Default: 2.
+        /// pool while it runs. 0 counts as 1. Default: 3.
         lanes: usize,
         /// How many calls go out together at most. 0 counts as 1, more than 1000 as 1000.
         /// Default: 256.
@@ -61,7 +61,7 @@ pub enum Batching {
 impl Default for Batching {
     fn default() -> Self {
         Batching::On {
-            lanes: 2,
+            lanes: 3,
             max_batch: 256,
         }
     }
