@@ -6,6 +6,7 @@
 //!   [`CarRepo`], and the module [`repo`], say what every call promises.
 //! - [`StoreExt::transaction`] runs a closure in a transaction over both.
 //! - [`Error`] says what went wrong, and whether to try again.
+//! - The feature `tls` encrypts connections; [`PgStore::builder`] says how they are asked for.
 //! - `MemoryStore` (feature `memory`) is the same without a database, for a host's own tests; the
 //!   module `contract` (feature `contract`) holds the promises as tests for any other store.
 //!

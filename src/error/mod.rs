@@ -275,6 +275,12 @@ pub enum UnavailableReason {
     NameNotFound,
     /// The server does not accept the user or the password.
     Authentication,
+    /// There is no encrypted connection that can be trusted: the server's certificate was refused,
+    /// or ours by the server, or the server has no TLS. The source says which.
+    Tls,
+    /// The server asked for the password itself, over a connection on which it is not sent: one
+    /// that is not encrypted to a server that was verified. Nothing of the password was sent.
+    CleartextPassword,
     /// The server has no database of that name.
     NoSuchDatabase,
     /// The server accepts no more connections.
@@ -298,7 +304,12 @@ impl UnavailableReason {
     fn is_temporary(&self) -> bool {
         !matches!(
             self,
-            Self::Authentication | Self::NoSuchDatabase | Self::NameNotFound | Self::Closed
+            Self::Authentication
+                | Self::Tls
+                | Self::CleartextPassword
+                | Self::NoSuchDatabase
+                | Self::NameNotFound
+                | Self::Closed
         )
     }
 
@@ -314,6 +325,10 @@ impl fmt::Display for UnavailableReason {
             Self::Refused => "connection refused, nothing listens at the address",
             Self::NameNotFound => "the name of the server could not be found",
             Self::Authentication => "the server does not accept this user or password",
+            Self::Tls => "no encrypted connection that can be trusted came about",
+            Self::CleartextPassword => {
+                "the server asks for the password in clear, and it was not sent"
+            }
             Self::NoSuchDatabase => "the server has no database of that name",
             Self::TooManyConnections => "the server accepts no more connections",
             Self::NotAccepting => "the server is starting up or shutting down",
@@ -375,6 +390,8 @@ mod tests {
             Error::RolledBack(Failure::new("cancelled")),
             unavailable(UnavailableReason::ConnectionLost),
             unavailable(UnavailableReason::Authentication),
+            unavailable(UnavailableReason::Tls),
+            unavailable(UnavailableReason::CleartextPassword),
         ];
         assert!(!final_ones.iter().any(Error::is_retryable));
     }

@@ -9,8 +9,8 @@ use tokio_postgres::types::FromSql;
 
 use super::Migrator;
 use crate::error::{Error, Failure, Result, Source, UnavailableReason};
-use crate::postgres::abandon;
 use crate::postgres::error::{failure_in, from_pool, unavailable};
+use crate::postgres::{Route, abandon};
 
 /// The advisory lock of all migrators of one database: "motorpoo" in ASCII.
 pub(super) const LOCK: i64 = 0x6d6f_746f_7270_6f6f;
@@ -35,6 +35,7 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 pub(super) struct Session {
     // Only a drop takes it out.
     object: Option<Object>,
+    route: Route,
 }
 
 impl Session {
@@ -43,6 +44,7 @@ impl Session {
         match timeout(CONNECTION_WAIT, pool.get()).await {
             Ok(Ok(object)) => Ok(Session {
                 object: Some(object),
+                route: Route::of(pool),
             }),
             Ok(Err(error)) => Err(from_pool(error, started.elapsed())),
             Err(_) => Err(Error::PoolExhausted {
@@ -151,7 +153,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if let Some(object) = self.object.take() {
-            abandon(Object::take(object));
+            abandon(Object::take(object), self.route.clone());
         }
     }
 }

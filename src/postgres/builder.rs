@@ -13,6 +13,7 @@ use super::batch::Batching;
 use super::connect::Settings;
 use super::executor::Limits;
 use super::health::{Health, Reason};
+use super::tls::Route;
 use crate::error::Result;
 
 /// Sets up a [`PgStore`]. Made by [`PgStore::builder`].
@@ -70,7 +71,7 @@ impl PgStoreBuilder {
         self
     }
 
-    /// How long making a connection may take, name look-up, TCP and authentication together,
+    /// How long making a connection may take, name look-up, TCP, TLS and authentication together,
     /// before the call gives [`Unavailable`](crate::Error::Unavailable). All hosts of a URL share
     /// it. Default: 5 s, or the URL's `connect_timeout` for each host.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
@@ -123,11 +124,14 @@ impl PgStoreBuilder {
     /// # Errors
     /// [`Unavailable`](crate::Error::Unavailable) with the
     /// [reason](crate::UnavailableReason) when no connection came about;
-    /// [`Migration`](crate::Error::Migration) when the schema is not as it was
+    /// [`Config`](crate::Error::Config) for a certificate or key that cannot be read, or for TLS
+    /// without the feature `tls`; [`Migration`](crate::Error::Migration) when the schema is not as it was
     /// [required](Self::require_schema).
     pub async fn build(self) -> Result<PgStore> {
-        let health = Arc::new(Health::new(self.settings.max_lifetime));
-        let (pool, connections) = self.settings.pool(&health)?;
+        let tls = self.settings.tls()?;
+        let (life, route) = (self.settings.max_lifetime, Route::of_store(&tls));
+        let health = Arc::new(Health::new(life, route));
+        let (pool, connections) = self.settings.pool(&health, tls)?;
         let limits = Limits {
             call: self.settings.call,
             own_pool: Some(self.settings.limits()),

@@ -14,11 +14,12 @@ use deadpool_postgres::{
 use futures_util::future::join_all;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
-use tokio_postgres::{CancelToken, Client, Config, NoTls};
+use tokio_postgres::{CancelToken, Client, Config};
 
 use super::dial::{Dial, Dialled};
 use super::health::{Health, Verdict};
-use super::target::{SslMode, Target};
+use super::target::Target;
+use super::tls::{Connector as Tls, Route};
 use crate::error::{Error, Result};
 
 /// How long a call may take altogether where nothing else is said.
@@ -60,11 +61,6 @@ impl Settings {
     }
 
     fn new(target: Target) -> Result<Settings> {
-        if target.tls.mode >= SslMode::Require {
-            return Err(Error::Config {
-                reason: "TLS is asked for, which this version cannot do".into(),
-            });
-        }
         // For each host there; here it is for all of them together.
         let hosts = u32::try_from(target.endpoints().len()).unwrap_or(u32::MAX);
         let asked = target.connect_timeout;
@@ -95,8 +91,13 @@ impl Settings {
         }
     }
 
+    /// What makes the connections of the pool safe.
+    pub(super) fn tls(&self) -> Result<Tls> {
+        Tls::new(&self.target)
+    }
+
     /// The pool, which connects when it is first asked to, and what can end its connections.
-    pub(super) fn pool(&self, health: &Arc<Health>) -> Result<(Pool, Arc<Connections>)> {
+    pub(super) fn pool(&self, health: &Arc<Health>, tls: Tls) -> Result<(Pool, Arc<Connections>)> {
         let statement = format!("-c statement_timeout={}", millis(self.limits().statement));
         let mut hosts = self.target.configs();
         for config in &mut hosts {
@@ -109,8 +110,8 @@ impl Settings {
             config.options(options);
         }
         let (session, balance) = (self.target.session, self.target.balance);
-        let dial = Dial::new(hosts, session, balance, self.connect);
-        let connections = Arc::new(Connections::default());
+        let dial = Dial::new(hosts, tls.clone(), session, balance, self.connect);
+        let connections = Arc::new(Connections::new(Route::of_store(&tls)));
         let manager = Manager::from_connect(
             // Not looked at: the connector knows where to go.
             Config::new(),
@@ -138,6 +139,7 @@ impl Settings {
             .map_err(|error| Error::Config {
                 reason: error.to_string(),
             })?;
+        Route::remember(&pool, &tls);
         Ok((pool, connections))
     }
 }
@@ -172,8 +174,8 @@ fn identity(client: &ClientWrapper) -> usize {
 }
 
 /// The connections that a store has made.
-#[derive(Default)]
 pub(super) struct Connections {
+    route: Route,
     tasks: Mutex<Vec<(AbortHandle, CancelToken)>>,
     /// Those that were taken from the pool to be checked, and how many they are: nearly always
     /// none, and then nobody takes the lock.
@@ -182,6 +184,15 @@ pub(super) struct Connections {
 }
 
 impl Connections {
+    fn new(route: Route) -> Self {
+        Connections {
+            route,
+            tasks: Mutex::default(),
+            suspects: Mutex::default(),
+            suspected: AtomicUsize::new(0),
+        }
+    }
+
     fn suspects(&self) -> MutexGuard<'_, HashSet<usize>> {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -211,7 +222,7 @@ impl Connections {
         let cancel = tasks.into_iter().filter_map(|(task, cancel)| {
             let open = !task.is_finished();
             task.abort();
-            (busy && open).then_some(async move { cancel.cancel_query(NoTls).await })
+            (busy && open).then_some(async move { self.route.cancel(&cancel).await })
         });
         let _ = timeout(CANCEL_LIMIT, join_all(cancel)).await;
     }

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
 
 use super::target::SessionAttrs;
+use super::tls::Connector;
 
 /// Where connections are made to.
 pub(super) struct Dial {
     hosts: Vec<Config>,
+    tls: Connector,
     wanted: SessionAttrs,
     /// Whether the hosts are tried in a random order.
     balance: bool,
@@ -31,6 +33,7 @@ impl Dial {
     /// `limit`: for all hosts together.
     pub(super) fn new(
         hosts: Vec<Config>,
+        tls: Connector,
         wanted: SessionAttrs,
         balance: bool,
         limit: Duration,
@@ -38,6 +41,7 @@ impl Dial {
         let number = u32::try_from(hosts.len()).unwrap_or(u32::MAX).max(1);
         Dial {
             hosts,
+            tls,
             wanted,
             balance,
             share: limit / number,
@@ -82,7 +86,7 @@ impl Dial {
             let Some(config) = self.hosts.get(*host) else {
                 continue;
             };
-            let attempt = attempt(config, wanted);
+            let attempt = attempt(config, self.tls.clone(), wanted);
             let is_last = tried + 1 == order.len();
             let dialled = match is_last && to_the_end {
                 true => attempt.await,
@@ -113,8 +117,8 @@ impl Dial {
 }
 
 /// Connects to one host and looks what kind of server it is.
-async fn attempt(config: &Config, wanted: SessionAttrs) -> Driver<Dialled> {
-    let (client, connection) = config.connect(NoTls).await?;
+async fn attempt(config: &Config, tls: Connector, wanted: SessionAttrs) -> Driver<Dialled> {
+    let (client, connection) = config.connect(tls).await?;
     let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection ended");

@@ -122,6 +122,9 @@ fn from_connect(error: tokio_postgres::Error) -> Error {
         };
         return unavailable(reason, Some(words.into()));
     };
+    if let Some(reason) = super::tls::reason(&*source) {
+        return unavailable(reason, Some(source));
+    }
     let reason = match source.downcast_ref::<io::Error>() {
         Some(io) => reason_of_io(io),
         None if words == "authentication error" => UnavailableReason::Authentication,
@@ -129,7 +132,7 @@ fn from_connect(error: tokio_postgres::Error) -> Error {
     };
     if words == "invalid configuration" {
         return Error::Config {
-            reason: "the URL lacks something, or asks for TLS, which is not available".into(),
+            reason: "the URL lacks something, such as the password that the server asks for".into(),
         };
     }
     unavailable(reason, Some(source))

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::notes::Notes;
+use super::tls::Route;
 
 /// Why a connection left the pool before its time, or at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub(super) struct Health {
     returned: Notify,
     /// What is known of each connection.
     pub(super) notes: Notes,
+    /// How to stop a statement.
+    pub(super) route: Route,
     max_lifetime: Duration,
     jitter: RandomState,
     discarded: [AtomicU64; 6],
@@ -71,7 +74,7 @@ pub(super) enum Verdict {
 }
 
 impl Health {
-    pub(super) fn new(max_lifetime: Duration) -> Self {
+    pub(super) fn new(max_lifetime: Duration, route: Route) -> Self {
         Health {
             base: Instant::now(),
             suspected: AtomicU64::new(0),
@@ -79,6 +82,7 @@ impl Health {
             on_loan: AtomicUsize::new(0),
             returned: Notify::new(),
             notes: Notes::default(),
+            route,
             max_lifetime,
             jitter: RandomState::new(),
             discarded: Default::default(),
@@ -177,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_suspicion_concerns_what_was_used_before_it() {
-        let health = Health::new(Duration::from_secs(1800));
+        let health = Health::new(Duration::from_secs(1800), Route::of_host());
         let before = used_at(Instant::now(), None);
         assert_eq!(health.verdict(&before), Verdict::Good);
         health.suspect();
@@ -193,7 +197,7 @@ mod tests {
     #[test]
     fn lifetimes_lie_between_nine_tenths_and_all() {
         let life = Duration::from_secs(1000);
-        let health = Health::new(life);
+        let health = Health::new(life, Route::of_host());
         let now = Instant::now();
         let aged = |seconds, n: u32| {
             let age = Duration::from_secs(seconds) + Duration::from_nanos(n.into());

@@ -11,13 +11,14 @@ use std::time::Duration;
 use deadpool_postgres::{ClientWrapper, Object};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use tokio_postgres::{NoTls, Row};
+use tokio_postgres::Row;
 
 use super::error;
 use super::flight::{Driver, Noted, Rows, TRANSACTION_ID, guarded, is_stale, query};
 use super::health::{Health, Reason};
 use super::notes::Note;
 use super::statement::{Params, Statement};
+use super::tls::Route;
 use crate::error::{Error, Result, UnavailableReason};
 
 /// How long a transaction that was dropped may take to roll back before its connection is closed
@@ -279,7 +280,7 @@ impl Lease {
             }
             Doing::Statement => {
                 self.health.discard(Reason::Cancelled);
-                abandon(Object::take(object));
+                abandon(Object::take(object), self.health.route.clone());
             }
             Doing::Transaction => match Handle::try_current() {
                 Ok(runtime) => {
@@ -301,7 +302,7 @@ impl Lease {
 
 /// Ends a connection whose statement nobody waits for: the statement is cancelled until it has
 /// stopped, then the connection is closed. Its slot in the pool is free already.
-pub(crate) fn abandon(client: ClientWrapper) {
+pub(crate) fn abandon(client: ClientWrapper, route: Route) {
     let Ok(runtime) = Handle::try_current() else {
         return;
     };
@@ -311,7 +312,7 @@ pub(crate) fn abandon(client: ClientWrapper) {
         let mut quiet = pin!(client.simple_query(""));
         let mut pause = CANCEL_PAUSE;
         for _ in 0..CANCEL_TIMES {
-            let _ = timeout(pause, cancel.cancel_query(NoTls)).await;
+            let _ = timeout(pause, route.cancel(&cancel)).await;
             if timeout(pause, &mut quiet).await.is_ok() {
                 break;
             }

@@ -20,6 +20,7 @@ mod registrations;
 mod row;
 mod statement;
 mod target;
+mod tls;
 mod tx;
 mod users;
 
@@ -42,6 +43,7 @@ pub use self::health::Discarded;
 use self::health::Health;
 pub(crate) use self::lease::abandon;
 use self::statement::Statement;
+pub(crate) use self::tls::Route;
 use self::users::PgUsers;
 use crate::error::{CommitOutcome, CommitToken, Result};
 use crate::repo::{CarRepo, UserRepo};
@@ -86,8 +88,20 @@ impl PgStore {
     /// sockets, and its keys: `application_name`, `connect_timeout` (seconds, for each host),
     /// `keepalives` and its kin, `tcp_user_timeout` (milliseconds), `options`, `passfile`,
     /// `target_session_attrs`, `load_balance_hosts` and so on. `postgresql+psycopg2://`, as
-    /// SQLAlchemy has it, is understood. What a `sslmode` of `require` or stronger asks for this
-    /// version cannot do, and refuses.
+    /// SQLAlchemy has it, is understood.
+    ///
+    /// Encryption needs the feature `tls`; without it, what asks for TLS is an error. `sslmode` is
+    /// `disable`, `prefer` (TLS unless the server says that it has none), `require` (TLS with
+    /// anybody), `verify-ca` (with a certificate of an authority in `sslrootcert`, a file) or
+    /// `verify-full` (and for this host; without `sslrootcert`, or where it is `system`, of an
+    /// authority that the system trusts). The default is `require` for a host that is not this
+    /// machine and `prefer` otherwise. `sslcert` and `sslkey`, `channel_binding`,
+    /// `sslnegotiation` and `ssl_min_protocol_version` are libpq's. Unix sockets are not encrypted.
+    /// Files are PEM; they are read by [`build`](PgStoreBuilder::build) and again for each
+    /// connection, and the ones read before are used if that fails.
+    ///
+    /// A password is sent in clear, where the server asks for it so, only to one that was verified,
+    /// through a Unix socket, or within this machine with `sslmode=disable`.
     ///
     /// Several hosts are tried in order, or at random with `load_balance_hosts=random`; each has an
     /// equal share of [`connect_timeout`](PgStoreBuilder::connect_timeout), so that one that says
@@ -118,13 +132,14 @@ impl PgStore {
     /// The pool should recycle with [`RecyclingMethod::Fast`](deadpool_postgres::RecyclingMethod):
     /// the store hands back no connection that would need more. It relies on the host for the
     /// same: a connection that the host hands back inside an open transaction makes the store's
-    /// next write a part of that.
+    /// next write a part of that. A request to cancel a statement is encrypted where the pool's
+    /// connections are (with the feature `tls`), but does not verify the server again.
     pub fn from_pool(pool: Pool) -> PgStore {
         let limits = Limits {
             call: connect::DEFAULT_CALL,
             own_pool: None,
         };
-        let health = Arc::new(Health::new(Duration::MAX));
+        let health = Arc::new(Health::new(Duration::MAX, Route::of_host()));
         Self::new(pool, limits, health, None, Batching::Off)
     }
 

@@ -46,12 +46,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::ChannelBinding;
+use tokio_postgres::config::{ChannelBinding, SslMode as DriverMode, SslNegotiation};
 
 use self::keys::{Origin, Values};
-#[cfg(test)]
-pub(super) use self::tls::RootCert;
-pub(super) use self::tls::{SslMode, Tls};
+pub(super) use self::tls::{Negotiation, RootCert, SslMode, Tls, TlsVersion};
 use crate::error::Result;
 
 /// One or more servers of one database, and how to talk to them.
@@ -153,15 +151,21 @@ impl Target {
         let mut config = Config::new();
         match &endpoint.at {
             Address::Host(host) => config.host(host),
-            Address::Addr(addr) => config.hostaddr(*addr),
-            Address::Both(host, addr) => config.host(host).hostaddr(*addr),
+            Address::Addr(addr) => config.host(addr.to_string()).hostaddr(*addr),
+            Address::Both(_, addr) => config.host(endpoint.name()).hostaddr(*addr),
+        };
+        // Everything but a socket of this machine goes through the connector, which sees to what
+        // is said about TLS; the driver has only to leave it to it.
+        match endpoint.is_socket() {
+            true => config.ssl_mode(DriverMode::Disable),
+            false => config
+                .ssl_mode(DriverMode::Require)
+                .ssl_negotiation(SslNegotiation::Direct),
         };
         config
             .port(endpoint.port)
             .application_name(&self.application_name)
             .channel_binding(self.channel_binding)
-            .ssl_mode(self.tls.mode.driver())
-            .ssl_negotiation(self.tls.negotiation.driver())
             .keepalives(self.keepalives.on);
         if let Some(user) = &self.user {
             config.user(user);
@@ -190,6 +194,19 @@ impl Target {
         config
     }
 
+    /// The hosts that are not on this machine, by the names that the driver has for them. One that
+    /// is given twice, here and there, is not.
+    pub(super) fn distant(&self) -> Vec<String> {
+        let distant = self.endpoints.iter().filter(|host| !host.is_local());
+        distant.map(|host| host.name().into_owned()).collect()
+    }
+
+    /// Whether what is said cannot be done without TLS.
+    #[cfg(not(feature = "tls"))]
+    pub(super) fn needs_tls(&self) -> bool {
+        self.tls.is_needed() || self.channel_binding == ChannelBinding::Require
+    }
+
     /// The hosts, for logs: an [`Endpoint`] displays as `host:port` and nothing else.
     pub(super) fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
@@ -211,6 +228,29 @@ impl Endpoint {
         match &self.at {
             Address::Host(host) | Address::Both(host, _) => Cow::Borrowed(host),
             Address::Addr(addr) => Cow::Owned(addr.to_string()),
+        }
+    }
+
+    /// The name that the driver has for it.
+    fn name(&self) -> Cow<'_, str> {
+        match &self.at {
+            Address::Both(host, addr) if host.starts_with('/') => Cow::Owned(addr.to_string()),
+            _ => self.address(),
+        }
+    }
+
+    fn is_socket(&self) -> bool {
+        matches!(&self.at, Address::Host(host) if host.starts_with('/'))
+    }
+
+    /// Whether the way to it does not leave this machine.
+    fn is_local(&self) -> bool {
+        match &self.at {
+            Address::Addr(addr) | Address::Both(_, addr) => addr.to_canonical().is_loopback(),
+            Address::Host(host) => match host.parse::<IpAddr>() {
+                Ok(addr) => addr.to_canonical().is_loopback(),
+                Err(_) => self.is_socket() || host.eq_ignore_ascii_case("localhost"),
+            },
         }
     }
 

@@ -9,7 +9,7 @@ use tokio_postgres::config::ChannelBinding;
 
 use super::keys::{Values, Wrong};
 use super::passfile::PasswordFile;
-use super::tls::{SslMode, Tls};
+use super::tls::Tls;
 use super::{Address, Endpoint, Keepalives, SessionAttrs, Target};
 
 const DEFAULT_PORT: u16 = 5432;
@@ -44,7 +44,7 @@ pub(super) fn target(
             "is disable, prefer or require",
         )?
         .unwrap_or(ChannelBinding::Prefer);
-    if channel_binding == ChannelBinding::Require && tls.mode == SslMode::Disable {
+    if channel_binding == ChannelBinding::Require && tls.is_off() {
         return Err(Wrong::Key(
             "channel_binding",
             "cannot be required without TLS",

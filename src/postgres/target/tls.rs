@@ -3,14 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use tokio_postgres::config;
-
 use super::keys::{Values, Wrong};
 
 /// How, and whether, connections are encrypted.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::postgres) struct Tls {
-    pub(in crate::postgres) mode: SslMode,
+    /// `None`: nothing is said, and it depends on where the host is.
+    said: Option<SslMode>,
     pub(in crate::postgres) root: RootCert,
     /// The client's certificate. There with `key` or not at all.
     pub(in crate::postgres) cert: Option<PathBuf>,
@@ -67,21 +66,23 @@ impl Tls {
             Some("system") => RootCert::System,
             Some(file) => RootCert::File(file.into()),
         };
-        let mode = values.choice("sslmode", &MODES, MODE_NAMES)?;
-        let mode = match (mode, &root) {
-            (None, RootCert::System) => SslMode::VerifyFull,
-            (None, _) => SslMode::Prefer,
+        let said = values.choice("sslmode", &MODES, MODE_NAMES)?;
+        let said = match (said, &root) {
+            (None, RootCert::System) => Some(SslMode::VerifyFull),
+            (Some(SslMode::VerifyCa), RootCert::Unset) => {
+                return Err(Wrong::Key("sslmode", NO_ROOT));
+            }
             (Some(mode), RootCert::System) if mode < SslMode::VerifyFull => {
                 return Err(Wrong::Key("sslmode", NOT_SYSTEM));
             }
             // As libpq does: who names the authorities means them to be asked.
-            (Some(SslMode::Require), RootCert::File(_)) => SslMode::VerifyCa,
-            (Some(mode), _) => mode,
+            (Some(SslMode::Require), RootCert::File(_)) => Some(SslMode::VerifyCa),
+            (said, _) => said,
         };
         let negotiation = values
             .choice("sslnegotiation", &NEGOTIATIONS, "is postgres or direct")?
             .unwrap_or(Negotiation::Postgres);
-        if negotiation == Negotiation::Direct && mode < SslMode::Require {
+        if negotiation == Negotiation::Direct && said < Some(SslMode::Require) {
             return Err(Wrong::Key("sslnegotiation", NOT_DIRECT));
         }
         let (cert, key) = (path("sslcert")?, path("sslkey")?);
@@ -96,7 +97,7 @@ impl Tls {
             .choice("ssl_min_protocol_version", &VERSIONS, VERSION_NAMES)?
             .unwrap_or(TlsVersion::V1_2);
         Ok(Tls {
-            mode,
+            said,
             root,
             cert,
             key,
@@ -124,25 +125,48 @@ const VERSIONS: [(&str, TlsVersion); 2] =
     [("TLSv1.2", TlsVersion::V1_2), ("TLSv1.3", TlsVersion::V1_3)];
 const NOT_SYSTEM: &str = "has to be verify-full where the authorities of the system are trusted: anyone can get a \
      certificate from one of them";
+const NO_ROOT: &str = "can be verify-ca only where `sslrootcert` names a file: anyone can get a certificate from \
+     an authority of the system";
 const NOT_DIRECT: &str = "can be direct only where sslmode is require, verify-ca or verify-full";
 
-impl SslMode {
-    /// What the driver has to know of it.
-    pub(super) fn driver(self) -> config::SslMode {
-        match self {
-            SslMode::Disable => config::SslMode::Disable,
-            SslMode::Prefer => config::SslMode::Prefer,
-            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => config::SslMode::Require,
+impl Tls {
+    /// What holds for a host. Where nothing is said, one that is not on this machine is not talked
+    /// to in clear.
+    pub(in crate::postgres) fn mode(&self, distant: bool) -> SslMode {
+        match self.said {
+            Some(mode) => mode,
+            None if distant && cfg!(feature = "tls") => SslMode::Require,
+            None => SslMode::Prefer,
         }
     }
-}
 
-impl Negotiation {
-    pub(super) fn driver(self) -> config::SslNegotiation {
-        match self {
-            Negotiation::Postgres => config::SslNegotiation::Postgres,
-            Negotiation::Direct => config::SslNegotiation::Direct,
-        }
+    #[cfg(test)]
+    pub(super) fn said(&self) -> Option<SslMode> {
+        self.said
+    }
+
+    /// Whether plaintext is what is asked for.
+    pub(in crate::postgres) fn is_off(&self) -> bool {
+        self.said == Some(SslMode::Disable)
+    }
+
+    /// Whether the host's name has to be in its certificate.
+    pub(in crate::postgres) fn wants_name(&self) -> bool {
+        self.said == Some(SslMode::VerifyFull)
+    }
+
+    /// Whether the server's certificate has to come from a trusted authority, so that only the
+    /// server meant reads what is sent. As libpq does: who names the authorities means them to be
+    /// asked.
+    pub(in crate::postgres) fn verifies(&self) -> bool {
+        self.said >= Some(SslMode::VerifyCa) || matches!(self.root, RootCert::File(_))
+    }
+
+    /// Whether what is said cannot be done without TLS.
+    #[cfg(not(feature = "tls"))]
+    pub(super) fn is_needed(&self) -> bool {
+        let wishes = self.root != RootCert::Unset || self.cert.is_some();
+        self.said >= Some(SslMode::Require) || wishes && !self.is_off()
     }
 }
 
@@ -155,7 +179,7 @@ impl fmt::Debug for Tls {
             RootCert::File(_) => "a file",
         };
         f.debug_struct("Tls")
-            .field("mode", &self.mode)
+            .field("mode", &self.said)
             .field("root", &root)
             .field("client", &self.cert.is_some())
             .field("negotiation", &self.negotiation)

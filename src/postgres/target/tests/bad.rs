@@ -95,6 +95,10 @@ const BAD: &[(&str, &str)] = &[
         "`sslmode` has to be verify-full",
     ),
     (
+        "postgresql://h/d?sslmode=verify-ca",
+        "`sslmode` can be verify-ca only where",
+    ),
+    (
         "postgresql://h/d?sslnegotiation=direct",
         "`sslnegotiation` can be direct only where",
     ),

@@ -37,7 +37,7 @@ fn every_variable_is_read() {
     assert_eq!(
         say(&target.expect("a target")),
         "u:p@a:1(10.0.0.1),b:2/d options=-c x=y name=n connect=4s binding=Require session=Standby \
-         balance=true tls=VerifyFull root=system cert=c key=k negotiation=Direct at least=V1_3"
+         balance=true tls=Some(VerifyFull) root=system cert=c key=k negotiation=Direct at least=V1_3"
     );
 }
 

@@ -166,22 +166,34 @@ const GOOD: &[(&str, &str)] = &[
         "@h:5432/d",
     ),
     // TLS.
-    ("postgresql://h/d?ssl=true", "@h:5432/d tls=Require"),
-    ("postgresql://h/d?sslmode=disable", "@h:5432/d tls=Disable"),
-    ("postgresql://h/d?sslmode=allow", "@h:5432/d"),
-    ("postgresql://h/d?sslmode=prefer", "@h:5432/d"),
-    ("postgresql://h/d?sslmode=require", "@h:5432/d tls=Require"),
+    ("postgresql://h/d?ssl=true", "@h:5432/d tls=Some(Require)"),
     (
-        "postgresql://h/d?sslmode=verify-ca",
-        "@h:5432/d tls=VerifyCa",
+        "postgresql://h/d?sslmode=disable",
+        "@h:5432/d tls=Some(Disable)",
+    ),
+    (
+        "postgresql://h/d?sslmode=allow",
+        "@h:5432/d tls=Some(Prefer)",
+    ),
+    (
+        "postgresql://h/d?sslmode=prefer",
+        "@h:5432/d tls=Some(Prefer)",
+    ),
+    (
+        "postgresql://h/d?sslmode=require",
+        "@h:5432/d tls=Some(Require)",
+    ),
+    (
+        "postgresql://h/d?sslmode=verify-ca&sslrootcert=r",
+        "@h:5432/d tls=Some(VerifyCa) root=r",
     ),
     (
         "postgresql://h/d?sslmode=verify-full",
-        "@h:5432/d tls=VerifyFull",
+        "@h:5432/d tls=Some(VerifyFull)",
     ),
     (
         "postgresql://h/d?sslmode=disable&ssl=true",
-        "@h:5432/d tls=Require",
+        "@h:5432/d tls=Some(Require)",
     ),
     (
         "postgresql://h/d?sslrootcert=/r.pem",
@@ -189,23 +201,23 @@ const GOOD: &[(&str, &str)] = &[
     ),
     (
         "postgresql://h/d?sslmode=require&sslrootcert=r",
-        "@h:5432/d tls=VerifyCa root=r",
+        "@h:5432/d tls=Some(VerifyCa) root=r",
     ),
     (
         "postgresql://h/d?sslmode=verify-full&sslrootcert=r",
-        "@h:5432/d tls=VerifyFull root=r",
+        "@h:5432/d tls=Some(VerifyFull) root=r",
     ),
     (
         "postgresql://h/d?sslrootcert=system",
-        "@h:5432/d tls=VerifyFull root=system",
+        "@h:5432/d tls=Some(VerifyFull) root=system",
     ),
     (
         "postgresql://h/d?sslmode=require&sslcert=c&sslkey=k",
-        "@h:5432/d tls=Require cert=c key=k",
+        "@h:5432/d tls=Some(Require) cert=c key=k",
     ),
     (
         "postgresql://h/d?sslmode=require&sslnegotiation=direct",
-        "@h:5432/d tls=Require negotiation=Direct",
+        "@h:5432/d tls=Some(Require) negotiation=Direct",
     ),
     ("postgresql://h/d?sslnegotiation=postgres", "@h:5432/d"),
     (
@@ -226,7 +238,7 @@ const GOOD: &[(&str, &str)] = &[
     ),
     (
         "postgresql://h/d?channel_binding=disable&sslmode=disable",
-        "@h:5432/d binding=Disable tls=Disable",
+        "@h:5432/d binding=Disable tls=Some(Disable)",
     ),
     // Keys and values.
     ("user=u", "u@LOCAL/"),
@@ -281,7 +293,7 @@ fn the_driver_is_told_everything() {
 
     let url = "postgresql://u:p@a:1,[::2]:2/d?hostaddr=10.0.0.1,&options=-cx%3Dy&application_name=n\
                &keepalives_idle=4&keepalives_interval=5&keepalives_count=6&tcp_user_timeout=700\
-               &sslmode=verify-ca&sslnegotiation=direct&channel_binding=require\
+               &sslmode=verify-full&sslnegotiation=direct&channel_binding=require\
                &target_session_attrs=primary&connect_timeout=9";
     let target = parse(url).expect("a URL");
     let configs = target.configs();
@@ -316,6 +328,71 @@ fn the_driver_is_told_everything() {
         assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::Any);
         assert_eq!(config.get_connect_timeout(), None);
     }
+}
+
+/// Whatever is said about TLS, the connector sees to it; the driver must not try by itself.
+#[test]
+fn the_driver_leaves_tls_to_the_connector() {
+    use tokio_postgres::config::{Host, SslMode, SslNegotiation};
+
+    for more in ["sslmode=disable", "sslmode=prefer", "sslmode=require", ""] {
+        for (at, name) in [
+            ("host=h", "h"),
+            ("hostaddr=10.0.0.1", "10.0.0.1"),
+            ("host=h hostaddr=10.0.0.1", "h"),
+            ("host=/run hostaddr=10.0.0.1", "10.0.0.1"),
+        ] {
+            let target = parse(&format!("{at} {more}")).expect("pairs");
+            let config = target.configs().remove(0);
+            assert_eq!(config.get_hosts(), [Host::Tcp(name.into())]);
+            assert_eq!(config.get_ssl_mode(), SslMode::Require, "{at} {more}");
+            assert_eq!(config.get_ssl_negotiation(), SslNegotiation::Direct);
+            assert_eq!(target.distant(), [name]);
+        }
+        let config = parse(&format!("host=/run {more}"))
+            .expect("pairs")
+            .configs()
+            .remove(0);
+        assert_eq!(config.get_ssl_mode(), SslMode::Disable, "{more}");
+    }
+}
+
+#[test]
+fn only_what_leaves_this_machine_is_distant() {
+    for local in [
+        "",
+        "host=/run",
+        "host=localhost",
+        "host=LocalHost",
+        "host=127.0.0.1",
+        "host=127.9.9.9",
+        "host=::1",
+        "host=::ffff:127.0.0.1",
+        "hostaddr=127.0.0.1",
+        "host=db.example.com hostaddr=127.0.0.1",
+    ] {
+        let target = parse(&format!("user=u {local}")).expect("pairs");
+        assert!(target.distant().is_empty(), "{local}");
+        assert_eq!(target.tls.mode(false), SslMode::Prefer);
+    }
+    for distant in [
+        "db",
+        "10.0.0.1",
+        "localhost.example.com",
+        "128.0.0.1",
+        "0.0.0.0",
+        "::2",
+    ] {
+        let target = parse(&format!("host=/run,{distant},localhost")).expect("pairs");
+        assert_eq!(target.distant(), [distant]);
+        let mode = match cfg!(feature = "tls") {
+            true => SslMode::Require,
+            false => SslMode::Prefer,
+        };
+        assert_eq!(target.tls.mode(true), mode);
+    }
+    let target = parse("host=localhost hostaddr=10.0.0.1").expect("pairs");
+    assert_eq!(target.distant(), ["localhost"]);
 }
 
 #[test]

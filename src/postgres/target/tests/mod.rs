@@ -64,7 +64,7 @@ fn say(target: &Target) -> String {
     also("session", format!("{:?}", target.session), "Any");
     also("balance", target.balance.to_string(), "false");
     let tls = &target.tls;
-    also("tls", format!("{:?}", tls.mode), "Prefer");
+    also("tls", format!("{:?}", tls.said()), "None");
     let root = match &tls.root {
         RootCert::Unset => "-",
         RootCert::System => "system",

@@ -215,7 +215,9 @@ proptest! {
         prop_assert_eq!(ours.get_password(), theirs.get_password(), "{}", text);
         prop_assert_eq!(ours.get_dbname(), theirs.get_dbname(), "{}", text);
         prop_assert_eq!(ours.get_options(), theirs.get_options(), "{}", text);
-        prop_assert_eq!(ours.get_ssl_mode(), theirs.get_ssl_mode(), "{}", text);
+        // The connector has it from the target, and tells the driver something else.
+        let mode = format!("{:?}", target.tls.mode(false));
+        prop_assert_eq!(mode, format!("{:?}", theirs.get_ssl_mode()), "{}", text);
         prop_assert_eq!(ours.get_keepalives(), theirs.get_keepalives(), "{}", text);
         prop_assert_eq!(target.connect_timeout, theirs.get_connect_timeout().copied());
         if text.contains("keepalives") {
