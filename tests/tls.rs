@@ -18,6 +18,7 @@ mod watch;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use authority::{Authority, Identity, write};
@@ -136,7 +137,7 @@ async fn a_certificate_that_is_not_right_is_refused() {
     let refused = "certificate is refused";
     let other_host = "certificate is for another host";
     // What is checked, and the answer; the password goes where there is none.
-    let cases: [(&Identity, &str, &str, &str, Option<&str>); 15] = [
+    let cases: [(&Identity, &str, &str, &str, Option<&str>); 14] = [
         (&good, "localhost", "verify-full", &right_root, None),
         (&good, "localhost", "verify-full", &both_roots, None),
         (&good, "localhost", "verify-ca", &right_root, None),
@@ -150,7 +151,6 @@ async fn a_certificate_that_is_not_right_is_refused() {
         (&good, "localhost", "verify-ca", &wrong_root, Some(refused)),
         (&good, "localhost", "require", &wrong_root, Some(refused)),
         (&good, "localhost", "prefer", &wrong_root, Some(refused)),
-        (&good, "localhost", "verify-full", "", Some(refused)),
         (&old, "localhost", "verify-full", &right_root, Some(refused)),
         (&old, "localhost", "verify-ca", &right_root, Some(refused)),
         (
@@ -177,6 +177,10 @@ async fn a_certificate_that_is_not_right_is_refused() {
             Some("in no certificate"),
         ),
     ];
+    // The older version is good enough unless something else is asked for.
+    let more = format!("sslmode=verify-full {right_root}");
+    let (_, found) = told(Tls::Old(good.clone()), "localhost", &more).await;
+    assert_eq!(found, None);
     for (identity, host, mode, root, refused) in cases {
         let more = format!("sslmode={mode} {root}");
         let (server, found) = told(Tls::Yes(identity.clone()), host, &more).await;
@@ -383,6 +387,47 @@ async fn a_cancel_request_is_encrypted_too_and_arrives() {
         assert_eq!(look.number("SELECT count(*) FROM users").await, 0);
     })
     .await;
+}
+
+/// What [`in_a_process_of_its_own`] connects to.
+const URL: &str = "MOTORPOOL_TEST_URL";
+
+#[tokio::test]
+async fn the_authorities_of_the_system_are_trusted() {
+    with_database(async |database| {
+        for more in ["sslrootcert=system", "sslmode=verify-full"] {
+            let url = server().url(&database, more);
+            let run = |authorities: &Path| {
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                command.args(["--exact", "in_a_process_of_its_own", "--ignored"]);
+                command.env(URL, &url).env("SSL_CERT_FILE", authorities);
+                command.output().unwrap()
+            };
+            let output = run(&server().root());
+            assert!(output.status.success(), "{more}: {output:?}");
+            let dir = folder();
+            let another = write(dir.path(), "another", &Authority::new().pem);
+            let output = run(&another);
+            assert!(!output.status.success(), "{more}");
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(said.contains("UnknownIssuer"), "{more}: {said}");
+            let output = run(&write(dir.path(), "none", ""));
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(said.contains("the system trusts no authorities"), "{said}");
+        }
+    })
+    .await;
+}
+
+/// The environment says which authorities those of the system are, and is the process's.
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn in_a_process_of_its_own() {
+    let url = std::env::var(URL).expect("set by the other test");
+    match connect(&url).await {
+        Ok(store) => assert!(session(&store).await.0),
+        Err(error) => panic!("{}", everything_said(&error)),
+    }
 }
 
 /// Ends the connections that are there, and makes one.

@@ -49,7 +49,11 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, SslMode as DriverMode, SslNegotiation};
 
 use self::keys::{Origin, Values};
-pub(super) use self::tls::{Negotiation, RootCert, SslMode, Tls, TlsVersion};
+#[cfg(any(test, feature = "tls"))]
+pub(super) use self::tls::RootCert;
+#[cfg(feature = "tls")]
+pub(super) use self::tls::TlsVersion;
+pub(super) use self::tls::{Negotiation, SslMode, Tls};
 use crate::error::Result;
 
 /// One or more servers of one database, and how to talk to them.

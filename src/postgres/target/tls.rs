@@ -151,6 +151,7 @@ impl Tls {
     }
 
     /// Whether the host's name has to be in its certificate.
+    #[cfg(feature = "tls")]
     pub(in crate::postgres) fn wants_name(&self) -> bool {
         self.said == Some(SslMode::VerifyFull)
     }
@@ -158,6 +159,7 @@ impl Tls {
     /// Whether the server's certificate has to come from a trusted authority, so that only the
     /// server meant reads what is sent. As libpq does: who names the authorities means them to be
     /// asked.
+    #[cfg(feature = "tls")]
     pub(in crate::postgres) fn verifies(&self) -> bool {
         self.said >= Some(SslMode::VerifyCa) || matches!(self.root, RootCert::File(_))
     }
