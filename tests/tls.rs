@@ -400,6 +400,7 @@ async fn the_authorities_of_the_system_are_trusted() {
             let run = |authorities: &Path| {
                 let mut command = Command::new(std::env::current_exe().unwrap());
                 command.args(["--exact", "in_a_process_of_its_own", "--ignored"]);
+                command.env_remove("SSL_CERT_DIR");
                 command.env(URL, &url).env("SSL_CERT_FILE", authorities);
                 command.output().unwrap()
             };
