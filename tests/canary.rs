@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use authority::{Authority, write};
+use authority::{Authority, folder, write};
 use fake::{Fake, Tls};
 use motorpool::{Migrator, NewCar, NewUser, PgStore, Provision, Store, StoreExt, provision};
 use record::{Record, everything_said};
@@ -138,10 +138,7 @@ async fn the_password_turns_up_nowhere() {
     }
 
     // Servers that are not what they should be.
-    let dir = tempfile::Builder::new()
-        .prefix("motorpool-")
-        .tempdir()
-        .unwrap();
+    let dir = folder();
     let authority = Authority::new();
     let other = write(dir.path(), "other", &Authority::new().pem);
     let good = authority.issue("localhost");

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use tempfile::TempDir;
 
 /// Signs certificates.
 pub struct Authority {
@@ -65,6 +66,12 @@ fn params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
     params
+}
+
+/// A folder that is gone when the test is.
+pub fn folder() -> TempDir {
+    let builder = tempfile::Builder::new().prefix("motorpool-").tempdir();
+    builder.unwrap()
 }
 
 /// Writes a file that only its owner can read, and gives its path.

@@ -12,9 +12,10 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use motorpool::PgStore;
+use motorpool::{Error, PgStore, Result, UnavailableReason};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
@@ -173,4 +174,32 @@ async fn template(server: &Secure) -> &'static str {
         "motorpool_template"
     };
     TEMPLATE.get_or_init(make).await
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Connects with more patience than a busy machine needs.
+pub async fn connect(url: &str) -> Result<PgStore> {
+    let builder = PgStore::builder(url)?.call_timeout(PATIENCE);
+    builder.build().await
+}
+
+/// What the server says of the store's connection: the version of TLS, and whose certificate the
+/// client has shown.
+pub async fn session(store: &PgStore) -> (bool, Option<String>, Option<String>) {
+    let client = store.pool().get().await.unwrap();
+    let sql = "SELECT ssl, version, client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    (row.get(0), row.get(1), row.get(2))
+}
+
+/// Why there was no connection. The error has to say more about it.
+pub fn reason(error: &Error) -> UnavailableReason {
+    match error {
+        Error::Unavailable { reason, source } => {
+            assert!(source.is_some(), "{error:?}");
+            reason.clone()
+        }
+        other => panic!("{other:?}"),
+    }
 }
