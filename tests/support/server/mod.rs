@@ -12,15 +12,14 @@
 )]
 
 mod binaries;
+mod programs;
 mod system;
 
 use std::env;
-use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::time::Duration;
 
 use system::{
@@ -67,7 +66,7 @@ pub struct Server {
     dir: PathBuf,
     port: u16,
     password: String,
-    /// `initdb` at first, then the postmaster.
+    /// What makes the data at first, then the postmaster.
     process: Option<Child>,
     paused: Vec<u32>,
     watcher: Child,
@@ -80,22 +79,42 @@ impl Server {
     /// # Errors
     /// A sentence that says what is missing, or what the server wrote last.
     pub fn start(options: Options) -> Result<Server, String> {
+        Server::make(options, None)
+    }
+
+    /// Starts a standby of a running server, with that one's users and passwords, and waits until
+    /// it takes connections. Blocks. The options that a standby must share have to be the same.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_standby(options: Options, primary: &Server) -> Result<Server, String> {
+        Server::make(options, Some(primary))
+    }
+
+    fn make(options: Options, primary: Option<&Server>) -> Result<Server, String> {
         let bin = binaries::find()?;
         let account = Account::for_servers()?;
         let (watcher, pipe, dir) = watch(account)?;
+        let password = match primary {
+            Some(primary) => primary.password.clone(),
+            None => random_hex()?,
+        };
         let mut server = Server {
             bin,
             options,
             account,
             dir,
             port: 5432,
-            password: random_hex()?,
+            password,
             process: None,
             paused: Vec::new(),
             watcher,
             pipe: Some(pipe),
         };
-        server.init()?;
+        match primary {
+            Some(primary) => server.copy(primary)?,
+            None => server.init()?,
+        }
         let mut tries = if server.options.tcp { 5 } else { 1 };
         loop {
             if server.options.tcp {
@@ -200,6 +219,18 @@ impl Server {
         }
     }
 
+    /// Starts a server again that has ended, as a standby with a fresh copy of a running server's
+    /// data: the same socket and port. Blocks.
+    pub fn follow_afresh(&mut self, primary: &Server) -> Result<(), String> {
+        if self.process.is_some() {
+            return Err("the server is running".into());
+        }
+        self.clear()?;
+        self.password.clone_from(&primary.password);
+        self.copy(primary)?;
+        self.launch()
+    }
+
     /// Freezes the server with all its processes: connections stay open, nothing answers.
     pub fn pause(&mut self) -> Result<(), String> {
         let Some(postmaster) = self.pid() else {
@@ -229,127 +260,6 @@ impl Server {
     /// Lets a paused server go on.
     pub fn resume(&mut self) -> Result<(), String> {
         signal("CONT", &std::mem::take(&mut self.paused))
-    }
-
-    /// Makes the data directory.
-    fn init(&mut self) -> Result<(), String> {
-        let password_file = self.dir.join("password");
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&password_file)
-            .and_then(|mut file| file.write_all(self.password.as_bytes()));
-        written.map_err(|e| format!("{}: {e}", password_file.display()))?;
-        if let Some(Account { uid, gid }) = self.account {
-            chown(&password_file, Some(uid), Some(gid)).map_err(|e| format!("chown: {e}"))?;
-        }
-        self.spawn("initdb", |command| {
-            command.args(["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]);
-            command.args(["--no-sync", "--username", USER]);
-            command.arg("--pwfile").arg(&password_file);
-            command.arg("--pgdata").arg(self.dir.join("data"));
-        })
-        .map(|child| self.process = Some(child))?;
-        let mut status = None;
-        wait_until("initdb did not end in time", TO_START, || {
-            status = self.exit_status()?;
-            Ok(status.is_some())
-        })?;
-        match status {
-            Some(status) if status.success() => Ok(()),
-            _ => Err(self.failed("initdb")),
-        }
-    }
-
-    /// Starts the server in its data directory.
-    fn launch(&mut self) -> Result<(), String> {
-        let fsync = if self.options.fsync { "on" } else { "off" };
-        let listen = if self.options.tcp { "127.0.0.1" } else { "" };
-        let child = self.spawn("postgres", |command| {
-            command.arg("-D").arg(self.data_dir());
-            command.arg("-k").arg(&self.dir);
-            let mut set = |name: &str, value: &str| {
-                command.arg("-c").arg(format!("{name}={value}"));
-            };
-            set("port", &self.port.to_string());
-            set("listen_addresses", listen);
-            set("max_connections", &self.options.max_connections.to_string());
-            set("fsync", fsync);
-            set("full_page_writes", fsync);
-            set("shared_buffers", "64MB");
-            set("timezone", "UTC");
-            set("log_timezone", "UTC");
-            // In the data directory, so that a crash leaves nothing in /dev/shm.
-            set("dynamic_shared_memory_type", "mmap");
-            for (name, value) in &self.options.settings {
-                set(name, value);
-            }
-        })?;
-        let pid = child.id().to_string();
-        self.process = Some(child);
-        let pid_file = self.data_dir().join("postmaster.pid");
-        let mut ended = false;
-        wait_until("postgres was not ready in time", TO_START, || {
-            ended = self.exit_status()?.is_some();
-            let text = fs::read_to_string(&pid_file).unwrap_or_default();
-            let mut lines = text.lines();
-            // A server that was killed has left such a file too.
-            let ours = lines.next() == Some(&pid);
-            Ok(ended || ours && lines.nth(6).is_some_and(|l| l.trim_end() == "ready"))
-        })?;
-        if ended {
-            return Err(self.failed("postgres"));
-        }
-        Ok(())
-    }
-
-    /// Starts a program of Postgres, in a process group of its own whose number the watcher knows
-    /// before the program runs. Once the watcher has begun to clean up, nothing starts any more.
-    fn spawn(&self, program: &str, set: impl FnOnce(&mut Command)) -> Result<Child, String> {
-        let path = self.bin.join(program);
-        let mut command = command("sh", self.account);
-        command.args(["-c", r#": >"$0/running/${1##*/}.$$" && exec "$@""#]);
-        command.arg(&self.dir).arg(&path);
-        set(&mut command);
-        let log = |path| OpenOptions::new().create(true).append(true).open(path);
-        log(self.log_path())
-            .and_then(|log| {
-                command.stdin(Stdio::null());
-                command.stdout(log.try_clone()?).stderr(log);
-                command.process_group(0).spawn()
-            })
-            .map_err(|e| format!("{}: {e}", path.display()))
-    }
-
-    /// How the process ended, if it has.
-    fn exit_status(&mut self) -> Result<Option<ExitStatus>, String> {
-        let Some(child) = &mut self.process else {
-            return Err("the server is not running".into());
-        };
-        let pid = child.id();
-        let status = child.try_wait().map_err(|e| format!("wait: {e}"))?;
-        if status.is_some() {
-            self.forget(pid);
-        }
-        Ok(status)
-    }
-
-    /// Keeps the watcher from ever signalling somebody who got the number next.
-    fn forget(&self, pid: u32) {
-        for program in ["initdb", "postgres"] {
-            let _ = fs::remove_file(self.dir.join(format!("running/{program}.{pid}")));
-        }
-    }
-
-    /// Says what a program that ended wrote last.
-    fn failed(&mut self, program: &str) -> String {
-        self.process = None;
-        let log = fs::read(self.log_path()).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
-        let last = &lines[lines.len().saturating_sub(15)..];
-        format!("{program} failed:\n{}", last.join("\n"))
     }
 }
 

@@ -27,6 +27,9 @@ end_of() {
 # Let finish: whatever interrupted initdb, it would leave shared memory behind.
 end_of initdb 500
 signal KILL initdb
+# This one leaves nothing but what is removed with the directory.
+signal KILL pg_basebackup
+end_of pg_basebackup 100
 # An immediate shutdown, also of a server that is paused.
 signal CONT postgres
 signal QUIT postgres
