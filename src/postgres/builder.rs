@@ -73,7 +73,8 @@ impl PgStoreBuilder {
 
     /// How long making a connection may take, name look-up, TCP, TLS and authentication together,
     /// before the call gives [`Unavailable`](crate::Error::Unavailable). All hosts of a URL share
-    /// it. Default: 5 s, or the URL's `connect_timeout` for each host.
+    /// it, or [`call_timeout`](Self::call_timeout) if that is shorter. Default: 5 s, or the URL's
+    /// `connect_timeout` for each host.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.settings.connect = limit;
         self

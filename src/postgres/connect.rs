@@ -18,7 +18,7 @@ use tokio_postgres::{CancelToken, Client, Config};
 
 use super::dial::{Dial, Dialled};
 use super::health::{Health, Verdict};
-use super::target::Target;
+use super::target::{SessionAttrs, Target};
 use super::tls::{Connector as Tls, Route};
 use crate::error::{Error, Result};
 
@@ -110,8 +110,10 @@ impl Settings {
             config.options(options);
         }
         let (session, balance) = (self.target.session, self.target.balance);
-        let dial = Dial::new(hosts, tls.clone(), session, balance, self.connect);
-        let connections = Arc::new(Connections::new(Route::of_store(&tls)));
+        // A call that makes a connection has no more than its own time for all hosts.
+        let limit = self.connect.min(self.call);
+        let dial = Dial::new(hosts, tls.clone(), session, balance, limit);
+        let connections = Arc::new(Connections::new(Route::of_store(&tls), session));
         let manager = Manager::from_connect(
             // Not looked at: the connector knows where to go.
             Config::new(),
@@ -176,6 +178,8 @@ fn identity(client: &ClientWrapper) -> usize {
 /// The connections that a store has made.
 pub(super) struct Connections {
     route: Route,
+    /// The kind of server that they are to.
+    pub(super) wanted: SessionAttrs,
     tasks: Mutex<Vec<(AbortHandle, CancelToken)>>,
     /// Those that were taken from the pool to be checked, and how many they are: nearly always
     /// none, and then nobody takes the lock.
@@ -184,9 +188,10 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    fn new(route: Route) -> Self {
+    fn new(route: Route, wanted: SessionAttrs) -> Self {
         Connections {
             route,
+            wanted,
             tasks: Mutex::default(),
             suspects: Mutex::default(),
             suspected: AtomicUsize::new(0),

@@ -1,5 +1,12 @@
 //! Making one connection: to the first of the hosts that answers in its share of the time and is
 //! the kind of server that is wanted.
+//!
+//! A host that said nothing a moment ago is asked after the others, by one at a time while there is
+//! something else to answer, and for its share only: so that a dead primary does not keep those
+//! waiting who could be with the new one.
+
+#[cfg(test)]
+mod tests;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -9,12 +16,15 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Config};
 
+use super::addresses::{self, Addresses, LookUp};
+use super::silence::Silence;
 use super::target::SessionAttrs;
 use super::tls::Connector;
+use super::wanted::demand;
 
 /// Where connections are made to.
 pub(super) struct Dial {
-    hosts: Vec<Config>,
+    hosts: Vec<Host>,
     tls: Connector,
     wanted: SessionAttrs,
     /// Whether the hosts are tried in a random order.
@@ -25,9 +35,35 @@ pub(super) struct Dial {
     last: AtomicUsize,
 }
 
+struct Host {
+    addresses: Addresses,
+    silence: Silence,
+}
+
 pub(super) type Dialled = (Client, JoinHandle<()>);
 
 type Driver<T> = Result<T, tokio_postgres::Error>;
+
+/// Why no connection came about so far; `None`: nobody has said anything.
+#[derive(Default)]
+struct Refused(Option<tokio_postgres::Error>);
+
+impl Refused {
+    fn add(&mut self, error: tokio_postgres::Error) {
+        // A server that answered is the better reason.
+        if self.0.is_none() || error.as_db_error().is_some() {
+            self.0 = Some(error);
+        }
+    }
+
+    /// Without a reason, time was the reason: the caller ends this when it is over.
+    async fn end<T>(self) -> Driver<T> {
+        match self.0 {
+            Some(error) => Err(error),
+            None => std::future::pending().await,
+        }
+    }
+}
 
 impl Dial {
     /// `limit`: for all hosts together.
@@ -38,9 +74,24 @@ impl Dial {
         balance: bool,
         limit: Duration,
     ) -> Self {
+        Self::with_names(hosts, tls, wanted, balance, limit, addresses::system)
+    }
+
+    fn with_names(
+        hosts: Vec<Config>,
+        tls: Connector,
+        wanted: SessionAttrs,
+        balance: bool,
+        limit: Duration,
+        look_up: LookUp,
+    ) -> Self {
         let number = u32::try_from(hosts.len()).unwrap_or(u32::MAX).max(1);
+        let host = |config| Host {
+            addresses: Addresses::new(config, look_up),
+            silence: Silence::default(),
+        };
         Dial {
-            hosts,
+            hosts: hosts.into_iter().map(host).collect(),
             tls,
             wanted,
             balance,
@@ -51,72 +102,106 @@ impl Dial {
 
     /// Makes a connection. The caller ends it when the time is over.
     pub(super) async fn connect(&self) -> Driver<Dialled> {
-        let order = self.order();
         if self.wanted == SessionAttrs::PreferStandby {
-            if let Ok(found) = self.first(&order, SessionAttrs::Standby, false).await {
+            if let Ok(found) = self.first(SessionAttrs::Standby, false).await {
                 return Ok(found);
             }
-            return self.first(&order, SessionAttrs::Any, true).await;
+            return self.first(SessionAttrs::Any, true).await;
         }
-        self.first(&order, self.wanted, true).await
+        self.first(self.wanted, true).await
     }
 
-    fn order(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.hosts.len()).collect();
+    /// In which order the hosts are asked, each with its place in the URL.
+    fn order(&self) -> Vec<(usize, &Host)> {
+        let mut order: Vec<(usize, &Host)> = self.hosts.iter().enumerate().collect();
         if self.balance {
             let random = RandomState::new();
-            order.sort_by_cached_key(|host| random.hash_one(host));
+            order.sort_by_cached_key(|(place, _)| random.hash_one(place));
         } else if self.wanted != SessionAttrs::Any {
             let last = self.last.load(Relaxed);
-            order.sort_by_key(|host| *host != last);
+            order.sort_by_key(|(place, _)| *place != last);
         }
+        order.sort_by_cached_key(|(_, host)| host.silence.is_recent());
         order
     }
 
     /// The first host that is right. `to_the_end`: the last host may take all of the time that is
     /// left.
-    async fn first(
-        &self,
-        order: &[usize],
-        wanted: SessionAttrs,
-        to_the_end: bool,
-    ) -> Driver<Dialled> {
-        let mut refused = None;
-        for (tried, host) in order.iter().enumerate() {
-            let Some(config) = self.hosts.get(*host) else {
-                continue;
-            };
-            let attempt = attempt(config, self.tls.clone(), wanted);
+    async fn first(&self, wanted: SessionAttrs, to_the_end: bool) -> Driver<Dialled> {
+        let order = self.order();
+        let mut refused = Refused::default();
+        for (tried, (place, host)) in order.iter().enumerate() {
+            let mut question = host.silence.ask(self.share);
+            if refused.0.is_some() {
+                // There is an answer, which those who wait for it need not wait longer for.
+                match question.unless_asked() {
+                    Some(first) => question = first,
+                    None => continue,
+                }
+            }
             let is_last = tried + 1 == order.len();
-            let dialled = match is_last && to_the_end {
-                true => attempt.await,
-                false => match timeout(self.share, attempt).await {
+            // Many a server has been promoted in the time that a dead one could take here.
+            let has_share =
+                !is_last || !to_the_end || question.is_repeated() && refused.0.is_some();
+            let attempt = host.attempt(&self.tls, wanted, self.share);
+            let dialled = match has_share {
+                true => match timeout(self.share, attempt).await {
                     Ok(dialled) => dialled,
                     // It has had its share.
+                    Err(_) => {
+                        tracing::debug!(host = place, "a host says nothing");
+                        continue;
+                    }
+                },
+                false => attempt.await,
+            };
+            question.answered();
+            match dialled {
+                Ok(dialled) => {
+                    self.last.store(*place, Relaxed);
+                    return Ok(dialled);
+                }
+                Err(error) => refused.add(error),
+            }
+        }
+        refused.end().await
+    }
+}
+
+impl Host {
+    /// Connects to the first of its addresses that is right. Each has an equal part of the share;
+    /// the last one ends when the caller ends it.
+    async fn attempt(
+        &self,
+        tls: &Connector,
+        wanted: SessionAttrs,
+        share: Duration,
+    ) -> Driver<Dialled> {
+        let addresses = self.addresses.in_order(wanted != SessionAttrs::Any).await;
+        let number = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let mut refused = Refused::default();
+        for (tried, address) in addresses.iter().enumerate() {
+            let attempt = attempt(&address.config, tls.clone(), wanted);
+            let dialled = match tried + 1 == addresses.len() {
+                true => attempt.await,
+                false => match timeout(share / number, attempt).await {
+                    Ok(dialled) => dialled,
                     Err(_) => continue,
                 },
             };
             match dialled {
                 Ok(dialled) => {
-                    self.last.store(*host, Relaxed);
+                    self.addresses.remember(address);
                     return Ok(dialled);
                 }
-                // A server that answered is the better reason.
-                Err(error) if refused.is_none() || error.as_db_error().is_some() => {
-                    refused = Some(error);
-                }
-                Err(_) => {}
+                Err(error) => refused.add(error),
             }
         }
-        match refused {
-            Some(error) => Err(error),
-            // Every host had its share and said nothing.
-            None => std::future::pending().await,
-        }
+        refused.end().await
     }
 }
 
-/// Connects to one host and looks what kind of server it is.
+/// Connects to one address and looks what kind of server it is.
 async fn attempt(config: &Config, tls: Connector, wanted: SessionAttrs) -> Driver<Dialled> {
     let (client, connection) = config.connect(tls).await?;
     let task = tokio::spawn(async move {
@@ -129,31 +214,4 @@ async fn attempt(config: &Config, tls: Connector, wanted: SessionAttrs) -> Drive
         client.batch_execute(demand).await?;
     }
     Ok((client, task))
-}
-
-/// What a server that is not wanted refuses.
-fn demand(wanted: SessionAttrs) -> Option<&'static str> {
-    match wanted {
-        SessionAttrs::Any | SessionAttrs::PreferStandby => None,
-        SessionAttrs::ReadWrite => Some(
-            "DO $$ BEGIN IF current_setting('transaction_read_only') = 'on' THEN
-                RAISE SQLSTATE '25006' USING MESSAGE = 'the server takes no writes';
-            END IF; END $$",
-        ),
-        SessionAttrs::Primary => Some(
-            "DO $$ BEGIN IF pg_is_in_recovery() THEN
-                RAISE SQLSTATE '25006' USING MESSAGE = 'the server is a standby';
-            END IF; END $$",
-        ),
-        SessionAttrs::ReadOnly => Some(
-            "DO $$ BEGIN IF current_setting('transaction_read_only') = 'off' THEN
-                RAISE SQLSTATE '55000' USING MESSAGE = 'the server takes writes';
-            END IF; END $$",
-        ),
-        SessionAttrs::Standby => Some(
-            "DO $$ BEGIN IF NOT pg_is_in_recovery() THEN
-                RAISE SQLSTATE '55000' USING MESSAGE = 'the server is no standby';
-            END IF; END $$",
-        ),
-    }
 }

@@ -17,7 +17,9 @@ use super::flight::{First, Rows};
 use super::health::{Health, Reason};
 use super::lease::Lease;
 use super::statement::{Params, Statement};
+use super::target::SessionAttrs;
 use super::tx::TxInner;
+use super::wanted;
 use crate::error::{Error, Result, UnavailableReason};
 
 /// What all parts of a store share.
@@ -99,9 +101,11 @@ impl Shared {
                     lease
                 }
             };
+            let wanted = (self.connections.as_ref()).map_or(SessionAttrs::Any, |all| all.wanted);
+            let check = wanted::check(wanted, self.health.was_refused());
             // Half of the time is left for the call itself.
             let limit = CHECK_LIMIT.min(deadline.left() / 2);
-            match timeout(limit, lease.check()).await {
+            match timeout(limit, lease.check(check)).await {
                 Ok(true) => return Ok(lease),
                 Ok(false) => lease.give_up(Reason::Unanswered),
                 Err(_) => {

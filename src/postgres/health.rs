@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{
-    AtomicU64, AtomicUsize,
+    AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
 };
 use std::time::{Duration, Instant};
@@ -52,6 +52,8 @@ pub(super) struct Health {
     suspected: AtomicU64,
     /// Connections that were last used before this moment are not used again.
     condemned: AtomicU64,
+    /// A server has refused a write.
+    refused: AtomicBool,
     /// Connections on loan.
     on_loan: AtomicUsize,
     returned: Notify,
@@ -79,6 +81,7 @@ impl Health {
             base: Instant::now(),
             suspected: AtomicU64::new(0),
             condemned: AtomicU64::new(0),
+            refused: AtomicBool::new(false),
             on_loan: AtomicUsize::new(0),
             returned: Notify::new(),
             notes: Notes::default(),
@@ -113,6 +116,15 @@ impl Health {
     /// A connection failed in a way that others may share.
     pub(super) fn suspect(&self) {
         self.suspected.fetch_max(self.now(), Relaxed);
+    }
+
+    /// A server refused a write, so that from now on it matters whether the others take them.
+    pub(super) fn refuse(&self) {
+        self.refused.store(true, Relaxed);
+    }
+
+    pub(super) fn was_refused(&self) -> bool {
+        self.refused.load(Relaxed)
     }
 
     /// A suspected connection did not answer; the others are not worth the wait.

@@ -32,11 +32,6 @@ const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
 const CANCEL_TIMES: u32 = 5;
 const CANCEL_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a connection under suspicion is asked.
-const CHECK: Statement = Statement::read(
-    "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'",
-);
-
 /// What changes with every crash of the server: it throws its statistics away then, and keeps them
 /// when it is stopped in order.
 pub(super) const ERA: Statement = Statement::read(
@@ -89,16 +84,16 @@ impl Lease {
         self.object.as_deref().map(|client| Noted { client, note })
     }
 
-    /// Whether the server answers and takes writes.
-    pub(super) async fn check(&mut self) -> bool {
+    /// Whether the server answers, and says yes.
+    pub(super) async fn check(&mut self, check: &Statement) -> bool {
         self.doing = Doing::Statement;
         let Some(connection) = self.connection() else {
             return false;
         };
-        let answer: Driver<Vec<Row>> = query(connection, &CHECK, &[]).await;
+        let answer: Driver<Vec<Row>> = query(connection, check, &[]).await;
         self.doing = Doing::Nothing;
-        let takes_writes = |rows: Vec<Row>| rows.first().and_then(|row| row.try_get(0).ok());
-        answer.ok().and_then(takes_writes).unwrap_or(false)
+        let yes = |rows: Vec<Row>| rows.first().and_then(|row| row.try_get(0).ok());
+        answer.ok().and_then(yes).unwrap_or(false)
     }
 
     /// Takes the connection out of the pool.
@@ -219,6 +214,9 @@ impl Lease {
         self.doing = then;
         if let Err(Error::Unavailable { reason, .. }) = &result {
             // What happened to this connection may have happened to the idle ones.
+            if *reason == UnavailableReason::ReadOnly {
+                self.health.refuse();
+            }
             self.health.suspect();
             self.doing = Doing::Broken(match reason {
                 UnavailableReason::ReadOnly => Reason::ReadOnly,

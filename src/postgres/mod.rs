@@ -1,5 +1,6 @@
 //! The store in Postgres: what a host sees of it. How a call runs is in the modules below.
 
+mod addresses;
 mod batch;
 mod builder;
 mod bulk;
@@ -18,11 +19,13 @@ mod outcome;
 mod purchases;
 mod registrations;
 mod row;
+mod silence;
 mod statement;
 mod target;
 mod tls;
 mod tx;
 mod users;
+mod wanted;
 
 use std::fmt;
 use std::sync::Arc;
@@ -104,9 +107,15 @@ impl PgStore {
     /// through a Unix socket, or within this machine with `sslmode=disable`.
     ///
     /// Several hosts are tried in order, or at random with `load_balance_hosts=random`; each has an
-    /// equal share of [`connect_timeout`](PgStoreBuilder::connect_timeout), so that one that says
-    /// nothing leaves time for the others. With `target_session_attrs` the host that was right the
-    /// last time comes first.
+    /// equal share of [`connect_timeout`](PgStoreBuilder::connect_timeout), or of
+    /// [`call_timeout`](PgStoreBuilder::call_timeout) if that is shorter, so that one that says
+    /// nothing leaves time for the others. For the next 30 s it is tried after them. With
+    /// `target_session_attrs` the host that was right the last time comes first. The addresses of a
+    /// name are tried one after the other too, and share the time of their host.
+    ///
+    /// A connection that is suspected, because another one failed, is asked whether its server is
+    /// still of the kind that `target_session_attrs` wants; without that, whether it answers, and
+    /// once a write was refused whether it takes writes.
     ///
     /// # Errors
     /// [`Config`](crate::Error::Config) for a URL that cannot be read, with the key that is wrong

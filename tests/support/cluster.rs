@@ -258,6 +258,16 @@ impl Node {
         until("the standbys stream", all).await;
     }
 
+    /// Waits until a standby shows all that this one has written.
+    pub async fn has_replayed(&self, standby: &Node) {
+        let sql = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8";
+        let written: i64 = (self.client().await.query_one(sql, &[]).await.unwrap()).get(0);
+        let sql = "SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::int8 >= $1";
+        let client = standby.client().await;
+        let shown = async || client.query_one(sql, &[&written]).await.unwrap().get(0);
+        until("the standby shows what was written", shown).await;
+    }
+
     /// A plain connection, as a superuser.
     pub async fn client(&self) -> Client {
         let connected = tokio_postgres::connect(&self.url(), NoTls).await;
