@@ -7,11 +7,17 @@
     reason = "these are tests"
 )]
 
+#[path = "support/cluster.rs"]
+#[allow(clippy::duplicate_mod, reason = "a cluster has servers of its own")]
+mod cluster;
 mod support;
 
+use std::io::Read;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use cluster::Cluster;
 use motorpool::{PgStore, Store};
 use support::{Database, with_empty_database};
 
@@ -83,4 +89,46 @@ async fn an_import_reports_bad_lines_and_stores_the_others() {
         assert_eq!(counts(&database).await, (102, 406));
     })
     .await;
+}
+
+/// A program that does not outlast its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The program that shows it, run while the primary is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_goes_on_with_the_new_primary() {
+    let cluster = Cluster::start(2, true).await;
+    let url = cluster.url("target_session_attrs=read-write");
+    let mut example = example("failover");
+    example.args(["--purchases", "300", "--pause", "5", "--url", &url]);
+    let mut running = Running(example.stdout(Stdio::piped()).spawn().unwrap());
+    let client = cluster.node(0).client().await;
+    let sql = "SELECT coalesce((SELECT max(id) FROM cars), 0)";
+    let started = Instant::now();
+    loop {
+        // There is no table at first.
+        let bought = client.query_one(sql, &[]).await;
+        if bought.is_ok_and(|row| row.get::<_, i64>(0) > 50) {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    cluster.node(0).kill9();
+    cluster.promote_furthest(&[1, 2]).await;
+    let mut text = String::new();
+    let mut output = running.0.stdout.take().unwrap();
+    output.read_to_string(&mut text).unwrap();
+    assert!(running.0.wait().unwrap().success(), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[1].starts_with("interrupted: "), "{text}");
+    assert!(lines[2].starts_with("back after "), "{text}");
+    assert_eq!(lines[3], "All 300 are there, each once.");
 }
