@@ -53,7 +53,9 @@ pub use model::{
     Role, User, UserId,
 };
 pub use page::{Page, PageRequest};
-pub use postgres::{Batched, Batching, Closing, Discarded, PgStore, PgStoreBuilder, PoolStatus};
+pub use postgres::{
+    Batched, Batching, Closing, Discarded, PgStore, PgStoreBuilder, PoolStatus, StatementMode,
+};
 pub use repo::{CarRepo, UserRepo};
 pub use store::{IsolationLevel, Running, Store, StoreExt, Transaction, Tx, TxOptions};
 

@@ -10,6 +10,7 @@ mod apply;
 mod catalog;
 mod check;
 mod grants;
+mod pooler;
 mod provision;
 mod session;
 mod status;
@@ -104,8 +105,10 @@ impl PgStore {
 /// What an operator does to a schema.
 ///
 /// Calls that change or compare something take a connection out of the pool for good and close it at
-/// the end, so that nothing that is set on it reaches anybody else. The connection must be a direct one: a pooler
-/// in transaction mode does not keep the lock.
+/// the end, so that nothing that is set on it reaches anybody else. It must be a direct one, or
+/// through a pooler in session mode: one in transaction mode does not keep the lock. To find that
+/// out they ask it and another connection of the pool in turn: six round trips, and up to 22 where
+/// that other one was there before, or through a pooler.
 #[derive(Clone, Debug)]
 pub struct Migrator {
     steps: Vec<Step>,
@@ -183,7 +186,8 @@ impl Migrator {
     /// [`Migration`](crate::Error::Migration), with the name of the migration that failed: it is
     /// undone, the ones before it stay. Also when another migrator holds the lock for too long,
     /// when the history is none that this program can continue, and when the database has tables
-    /// that motorpool did not make. Those of the connection.
+    /// that motorpool did not make. [`Config`](crate::Error::Config) through a pooler in
+    /// transaction mode, also when nothing is pending. Those of the connection.
     pub async fn up(&self, pool: &Pool) -> Result<MigrationReport> {
         let mut session = Session::lock(pool, self).await?;
         let done = async {
@@ -202,7 +206,7 @@ impl Migrator {
         Ok(MigrationReport { applied, version })
     }
 
-    /// What the database has. Changes nothing, and takes no lock.
+    /// What the database has. Changes nothing, and takes no lock, so it can go through any pooler.
     ///
     /// # Errors
     /// [`Migration`](crate::Error::Migration) when the history cannot be read; those of the

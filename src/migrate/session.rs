@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
-use super::Migrator;
+use super::{Migrator, pooler};
 use crate::error::{Error, Failure, Result, Source, UnavailableReason};
 use crate::postgres::error::{failure_in, from_pool, unavailable};
 use crate::postgres::{Route, abandon};
@@ -33,9 +33,26 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 /// A connection that nobody else uses, so that nothing that is set on it reaches anybody. Dropped
 /// halfway, it is closed after what it was doing is cancelled, which frees the lock.
 pub(super) struct Session {
-    // Only a drop takes it out.
-    object: Option<Object>,
+    // Only its end takes it out.
+    held: Option<Held>,
     route: Route,
+}
+
+/// A connection.
+enum Held {
+    /// Of the pool.
+    Lent(Object),
+    /// Taken out of the pool, which has room for another one instead.
+    Own(ClientWrapper),
+}
+
+impl Held {
+    fn own(self) -> ClientWrapper {
+        match self {
+            Held::Lent(object) => Object::take(object),
+            Held::Own(client) => client,
+        }
+    }
 }
 
 impl Session {
@@ -43,7 +60,7 @@ impl Session {
         let started = Instant::now();
         match timeout(CONNECTION_WAIT, pool.get()).await {
             Ok(Ok(object)) => Ok(Session {
-                object: Some(object),
+                held: Some(Held::Lent(object)),
                 route: Route::of(pool),
             }),
             Ok(Err(error)) => Err(from_pool(error, started.elapsed())),
@@ -55,24 +72,38 @@ impl Session {
 
     pub(super) fn client(&self) -> Result<&ClientWrapper> {
         let lost = || unavailable(UnavailableReason::ConnectionLost, None);
-        self.object.as_deref().ok_or_else(lost)
+        match self.held.as_ref().ok_or_else(lost)? {
+            Held::Lent(object) => Ok(object),
+            Held::Own(client) => Ok(client),
+        }
     }
 
     pub(super) fn client_mut(&mut self) -> Result<&mut ClientWrapper> {
         let lost = || unavailable(UnavailableReason::ConnectionLost, None);
-        self.object.as_deref_mut().ok_or_else(lost)
+        match self.held.as_mut().ok_or_else(lost)? {
+            Held::Lent(object) => Ok(object),
+            Held::Own(client) => Ok(client),
+        }
     }
 
     /// Hands the connection back to the pool: nothing was set on it and nothing runs on it.
     pub(super) fn give_back(mut self) {
-        drop(self.object.take());
+        drop(self.held.take());
+    }
+
+    /// Takes the connection out of the pool for good.
+    fn take_out(&mut self) {
+        self.held = self.held.take().map(|held| Held::Own(held.own()));
     }
 
     /// The same for a migrator: without a limit on statements, because a migration takes as long as
     /// it takes, but with a short one on waiting for tables, because everybody else queues behind
     /// whoever waits.
     pub(super) async fn lock(pool: &Pool, migrator: &Migrator) -> Result<Session> {
-        let session = Session::open(pool).await?;
+        let mut session = Session::open(pool).await?;
+        session.take_out();
+        // Before anything is set that would stay on a connection that others use.
+        pooler::refuse(&session, pool).await?;
         let settings = format!(
             "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
              SET client_min_messages = warning; SET lock_timeout = {}",
@@ -101,13 +132,11 @@ impl Session {
         let started = Instant::now();
         loop {
             let what = "taking the migration lock";
-            let row = self
-                .client()?
-                .query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])
-                .await
-                .map_err(failed(what))?;
-            if row.try_get(0).map_err(failed(what))? {
-                return Ok(());
+            let sql = format!("SELECT pg_try_advisory_lock({LOCK})");
+            for row in &self.query(what, &sql).await? {
+                if value(row, 0)? {
+                    return Ok(());
+                }
             }
             if started.elapsed() > limit {
                 return Err(Error::Migration {
@@ -134,7 +163,7 @@ impl Session {
             return;
         }
         // Nothing runs on it any more that would have to be cancelled.
-        drop(self.object.take().map(Object::take));
+        drop(self.held.take().map(Held::own));
     }
 
     /// Runs statements that give no rows.
@@ -143,17 +172,18 @@ impl Session {
         done.map_err(failed(what))
     }
 
-    /// Runs a statement and gives its rows.
+    /// Runs a statement and gives its rows. It gets no name on the server, so it can be sent through
+    /// any pooler.
     pub(super) async fn query(&self, what: &str, sql: &str) -> Result<Vec<Row>> {
-        let rows = self.client()?.query(sql, &[]).await;
+        let rows = self.client()?.query_typed(sql, &[]).await;
         rows.map_err(failed(what))
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(object) = self.object.take() {
-            abandon(Object::take(object), self.route.clone());
+        if let Some(held) = self.held.take() {
+            abandon(held.own(), self.route.clone());
         }
     }
 }

@@ -13,6 +13,7 @@ use super::batch::Batching;
 use super::connect::Settings;
 use super::executor::Limits;
 use super::health::{Health, Reason};
+use super::mode::StatementMode;
 use super::tls::Route;
 use crate::error::Result;
 
@@ -82,7 +83,8 @@ impl PgStoreBuilder {
 
     /// How long the server works on one statement before it gives up and the call gives
     /// [`Timeout`](crate::Error::Timeout); `statement_timeout` of each connection, in whole
-    /// milliseconds. Default: 95 % of [`call_timeout`](Self::call_timeout).
+    /// milliseconds. Default: 95 % of [`call_timeout`](Self::call_timeout). With
+    /// [`Unnamed`](StatementMode::Unnamed) it holds inside transactions alone.
     pub fn statement_timeout(mut self, limit: Duration) -> Self {
         self.settings.statement = Some(limit);
         self
@@ -117,6 +119,14 @@ impl PgStoreBuilder {
         self
     }
 
+    /// Whether statements have names on the server. Default: [`Prepared`](StatementMode::Prepared).
+    /// [`Unnamed`](StatementMode::Unnamed) is for poolers that share connections between
+    /// transactions.
+    pub fn statement_mode(mut self, mode: StatementMode) -> Self {
+        self.settings.mode = mode;
+        self
+    }
+
     /// Makes the store, and checks that the server can be reached.
     ///
     /// It starts a task on the current runtime that closes idle connections and ends with the
@@ -137,7 +147,8 @@ impl PgStoreBuilder {
             call: self.settings.call,
             own_pool: Some(self.settings.limits()),
         };
-        let store = PgStore::new(pool, limits, health, Some(connections), self.batching);
+        let mode = self.settings.mode;
+        let store = PgStore::new(pool, limits, health, Some(connections), mode, self.batching);
         store.shared.lease(store.shared.deadline()).await?;
         if let Some(demand) = self.demand {
             demand(store.pool().clone()).await?;
@@ -182,6 +193,7 @@ impl fmt::Debug for PgStoreBuilder {
         f.debug_struct("PgStoreBuilder")
             .field("max_connections", &self.settings.max_connections)
             .field("limits", &self.settings.limits())
+            .field("statement_mode", &self.settings.mode)
             .field("batching", &self.batching)
             .finish_non_exhaustive()
     }

@@ -6,6 +6,7 @@ use std::pin::pin;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use super::executor::Executor;
 use super::export;
@@ -46,15 +47,19 @@ const BUY: Statement = Statement::write(
     SELECT id, model, owner_id FROM held
     UNION ALL
     SELECT id, model, owner_id FROM bought",
-);
+)
+.takes(&[Type::VARCHAR, Type::INT8, Type::UUID]);
 
-const GET: Statement = Statement::read("SELECT id, model, owner_id FROM cars WHERE id = $1");
+const GET: Statement =
+    Statement::read("SELECT id, model, owner_id FROM cars WHERE id = $1").takes(&[Type::INT8]);
 
 const LIST: Statement =
-    Statement::read("SELECT id, model, owner_id FROM cars WHERE id >= $1 ORDER BY id LIMIT $2");
+    Statement::read("SELECT id, model, owner_id FROM cars WHERE id >= $1 ORDER BY id LIMIT $2")
+        .takes(&[Type::INT8, Type::INT8]);
 
 const OWNED_BY: Statement =
-    Statement::read("SELECT id, model, owner_id FROM cars WHERE owner_id = $1 ORDER BY id");
+    Statement::read("SELECT id, model, owner_id FROM cars WHERE owner_id = $1 ORDER BY id")
+        .takes(&[Type::INT8]);
 
 // The owners are looked up one by one, which the OFFSET keeps: for thousands of them the planner may
 // read the whole table instead.
@@ -64,11 +69,13 @@ const OWNED_BY_MANY: Statement = Statement::read(
         SELECT id, model, owner_id FROM cars WHERE owner_id = o.id OFFSET 0
     ) c
     ORDER BY c.owner_id, c.id",
-);
+)
+.takes(&[Type::INT8_ARRAY]);
 
 const LIST_OWNED_BY: Statement = Statement::read(
     "SELECT id, model, owner_id FROM cars WHERE owner_id = $1 AND id >= $2 ORDER BY id LIMIT $3",
-);
+)
+.takes(&[Type::INT8, Type::INT8, Type::INT8]);
 
 // The car is locked first, so its owner is the one at this moment, and the new owner is locked
 // against deletion.
@@ -84,9 +91,11 @@ const TRANSFER: Statement = Statement::write(
     )
     SELECT moved.id, moved.model, moved.owner_id, (SELECT owner_id FROM car)
     FROM (SELECT) one LEFT JOIN moved ON true",
-);
+)
+.takes(&[Type::INT8, Type::INT8, Type::INT8]);
 
-const DELETE: Statement = Statement::write("DELETE FROM cars WHERE id = $1 RETURNING id");
+const DELETE: Statement =
+    Statement::write("DELETE FROM cars WHERE id = $1 RETURNING id").takes(&[Type::INT8]);
 
 const COUNT: Statement = Statement::read("SELECT count(*) FROM cars");
 

@@ -18,6 +18,7 @@ use tokio_postgres::{CancelToken, Client, Config};
 
 use super::dial::{Dial, Dialled};
 use super::health::{Health, Verdict};
+use super::mode::StatementMode;
 use super::target::{SessionAttrs, Target};
 use super::tls::{Connector as Tls, Route};
 use crate::error::{Error, Result};
@@ -41,6 +42,7 @@ pub(super) struct Settings {
     pub(super) call: Duration,
     pub(super) max_lifetime: Duration,
     pub(super) idle: Duration,
+    pub(super) mode: StatementMode,
 }
 
 /// Limits of a pool that is the store's own.
@@ -49,6 +51,8 @@ pub(super) struct PoolLimits {
     pub(super) acquire: Duration,
     pub(super) connect: Duration,
     pub(super) statement: Duration,
+    /// Connections were not told the limit of a statement, so each transaction has to be.
+    pub(super) each_transaction: bool,
 }
 
 impl Settings {
@@ -73,6 +77,7 @@ impl Settings {
             call: DEFAULT_CALL,
             max_lifetime: Duration::from_secs(30 * 60),
             idle: Duration::from_secs(10 * 60),
+            mode: StatementMode::default(),
             target,
         })
     }
@@ -88,6 +93,7 @@ impl Settings {
             connect: self.connect,
             // The server gives up first, so that its answer, not the silence, ends the call.
             statement: self.statement.unwrap_or(self.call / 20 * 19),
+            each_transaction: self.mode == StatementMode::Unnamed && !self.url_limits_statements(),
         }
     }
 
@@ -96,11 +102,20 @@ impl Settings {
         Tls::new(&self.target)
     }
 
+    /// Whether the URL says itself how long a statement may take.
+    fn url_limits_statements(&self) -> bool {
+        let hosts = self.target.configs();
+        let mut options = hosts.iter().filter_map(Config::get_options);
+        options.any(|options| options.contains("statement_timeout"))
+    }
+
     /// The pool, which connects when it is first asked to, and what can end its connections.
     pub(super) fn pool(&self, health: &Arc<Health>, tls: Tls) -> Result<(Pool, Arc<Connections>)> {
         let statement = format!("-c statement_timeout={}", millis(self.limits().statement));
         let mut hosts = self.target.configs();
-        for config in &mut hosts {
+        // Poolers that know no names of statements refuse it.
+        let told = self.mode == StatementMode::Prepared;
+        for config in hosts.iter_mut().filter(|_| told) {
             // Set when the connection starts, which costs no round trip. What the URL says comes
             // last and wins.
             let options = match config.get_options() {
@@ -267,7 +282,7 @@ impl Connect for Connector {
 
 /// Milliseconds as the server takes them: at most `i32::MAX`, and never 0, which would mean no
 /// limit.
-fn millis(duration: Duration) -> i32 {
+pub(super) fn millis(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis())
         .unwrap_or(i32::MAX)
         .max(1)

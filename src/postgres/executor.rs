@@ -16,6 +16,7 @@ use super::error;
 use super::flight::{First, Rows};
 use super::health::{Health, Reason};
 use super::lease::Lease;
+use super::mode::StatementMode;
 use super::statement::{Params, Statement};
 use super::target::SessionAttrs;
 use super::tx::TxInner;
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) health: Arc<Health>,
     /// Where the pool is the store's own.
     pub(super) connections: Option<Arc<Connections>>,
+    pub(super) mode: StatementMode,
     pub(super) closed: Arc<AtomicBool>,
     /// Where calls that wait go out together.
     pub(super) batches: Option<Arc<Batches>>,
@@ -76,7 +78,7 @@ impl Shared {
             recycle: None,
         };
         let object = self.pool.timeout_get(&AT_ONCE).now_or_never()?.ok()?;
-        let lease = Lease::new(object, Arc::clone(&self.health));
+        let lease = Lease::new(object, Arc::clone(&self.health), self.mode);
         // Again, now that whoever closes the store counts this connection.
         (!self.closed.load(SeqCst)).then_some(lease)
     }
@@ -126,7 +128,7 @@ impl Shared {
         let patience = left + Duration::from_millis(5);
         match timeout(patience, self.object(started, left)).await {
             Ok(Ok(object)) => {
-                let lease = Lease::new(object, Arc::clone(&self.health));
+                let lease = Lease::new(object, Arc::clone(&self.health), self.mode);
                 // Again, now that whoever closes the store counts this connection.
                 self.refuse_closed().map(|()| lease)
             }

@@ -5,6 +5,7 @@ use futures_util::{TryStreamExt, join};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
+use super::mode::StatementMode;
 use super::notes::Note;
 use super::statement::{Bound, Params, Statement};
 
@@ -15,7 +16,16 @@ const UNDO: &str =
     "ROLLBACK TO SAVEPOINT motorpool_statement; RELEASE SAVEPOINT motorpool_statement";
 
 /// The transaction's id once it has one, in 64 bits.
-pub(super) const TRANSACTION_ID: &str = "SELECT pg_current_xact_id_if_assigned()::text::bigint";
+pub(super) const TRANSACTION_ID: Statement =
+    Statement::read("SELECT pg_current_xact_id_if_assigned()::text::bigint");
+
+/// The same with the [era](super::lease::ERA) that it is from, for connections of which nothing can
+/// be noted.
+pub(super) const TRANSACTION_ID_AND_ERA: Statement = Statement::read(
+    "SELECT pg_current_xact_id_if_assigned()::text::bigint,
+        (SELECT coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0)
+        FROM pg_stat_archiver)",
+);
 
 pub(super) type Driver<T> = Result<T, tokio_postgres::Error>;
 
@@ -24,19 +34,40 @@ pub(super) type Driver<T> = Result<T, tokio_postgres::Error>;
 pub(super) struct Noted<'a> {
     pub(super) client: &'a ClientWrapper,
     pub(super) note: &'a Note,
+    pub(super) mode: StatementMode,
+}
+
+/// A statement as it is sent.
+enum Ready<'a> {
+    /// By the name that it was prepared under.
+    Named(tokio_postgres::Statement),
+    /// As a text, which the server forgets after it.
+    Unnamed(&'a Statement),
 }
 
 impl Noted<'_> {
-    /// The prepared form of a text. A round trip for the first time, then none.
-    async fn prepare(&self, sql: &'static str) -> Driver<tokio_postgres::Statement> {
+    /// Makes a statement ready. Where they have names a round trip for the first time, then none.
+    async fn prepare<'s>(&self, statement: &'s Statement) -> Driver<Ready<'s>> {
+        if self.mode == StatementMode::Unnamed {
+            return Ok(Ready::Unnamed(statement));
+        }
+        let sql = statement.sql;
         if let Some(prepared) = self.note.prepared(sql) {
-            return Ok(prepared);
+            return Ok(Ready::Named(prepared));
         }
         // In a box, because it is rare and would make every call larger.
         let prepared = Box::pin(self.client.prepare(sql)).await?;
         self.note.keep(sql, &prepared);
-        Ok(prepared)
+        Ok(Ready::Named(prepared))
     }
+}
+
+/// The number of a transaction.
+#[derive(Clone, Copy)]
+pub(super) struct Number {
+    pub(super) id: i64,
+    /// The time between two crashes that it is from, where it was asked for too.
+    pub(super) era: Option<i64>,
 }
 
 /// What the rows of an answer are gathered in.
@@ -64,17 +95,31 @@ pub(super) async fn query<R: Rows>(
     statement: &Statement,
     params: &Params<'_>,
 ) -> Driver<R> {
-    let prepared = connection.prepare(statement.sql).await?;
-    rows(connection.client, &prepared, params).await
+    let ready = connection.prepare(statement).await?;
+    rows(connection.client, &ready, params).await
 }
 
 async fn rows<R: Rows>(
     client: &ClientWrapper,
-    prepared: &tokio_postgres::Statement,
+    ready: &Ready<'_>,
     params: &Params<'_>,
 ) -> Driver<R> {
     let bound = params.iter().map(|param| Bound(*param));
-    client.query_raw(prepared, bound).await?.try_collect().await
+    match ready {
+        Ready::Named(prepared) => client.query_raw(prepared, bound).await?.try_collect().await,
+        // In a box, so that it makes no call larger that has a name.
+        Ready::Unnamed(statement) => {
+            let typed = bound.zip(statement.types.iter().cloned());
+            Box::pin(async {
+                client
+                    .query_typed_raw(statement.sql, typed)
+                    .await?
+                    .try_collect()
+                    .await
+            })
+            .await
+        }
+    }
 }
 
 /// The rows and the transaction's id, and whether a refusal was undone.
@@ -83,7 +128,7 @@ pub(super) async fn guarded<R: Rows>(
     statement: &Statement,
     params: &Params<'_>,
     ask_id: bool,
-) -> (Driver<(R, Option<i64>)>, bool) {
+) -> (Driver<(R, Option<Number>)>, bool) {
     let client = connection.client;
     let prepared = match prepare(connection, statement, ask_id).await {
         Ok(prepared) => prepared,
@@ -97,7 +142,7 @@ pub(super) async fn guarded<R: Rows>(
     };
     let id = async {
         match &prepared.1 {
-            Some(ask) => client.query_one(ask, &[]).await?.try_get(0),
+            Some(ask) => number(rows(client, ask, &[]).await?),
             None => Ok(None),
         }
     };
@@ -123,17 +168,31 @@ pub(super) async fn guarded<R: Rows>(
 }
 
 /// The statement, and the question for the transaction's id if it is to be asked.
-async fn prepare(
+async fn prepare<'s>(
     connection: Noted<'_>,
-    statement: &Statement,
+    statement: &'s Statement,
     ask_id: bool,
-) -> Driver<(tokio_postgres::Statement, Option<tokio_postgres::Statement>)> {
-    let prepared = connection.prepare(statement.sql).await?;
-    let ask = match ask_id {
-        true => Some(connection.prepare(TRANSACTION_ID).await?),
-        false => None,
+) -> Driver<(Ready<'s>, Option<Ready<'s>>)> {
+    let ready = connection.prepare(statement).await?;
+    let ask = match (ask_id, connection.mode) {
+        (false, _) => None,
+        (true, StatementMode::Prepared) => Some(connection.prepare(&TRANSACTION_ID).await?),
+        (true, StatementMode::Unnamed) => Some(Ready::Unnamed(&TRANSACTION_ID_AND_ERA)),
     };
-    Ok((prepared, ask))
+    Ok((ready, ask))
+}
+
+/// What was said about the transaction, `None` as long as it has written nothing.
+fn number(First(row): First) -> Driver<Option<Number>> {
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let era = match row.len() {
+        1 => None,
+        _ => row.try_get(1)?,
+    };
+    let id: Option<i64> = row.try_get(0)?;
+    Ok(id.map(|id| Number { id, era }))
 }
 
 /// The prepared statement is of no more use: its result has another type now (0A000), or the

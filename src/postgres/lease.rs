@@ -14,8 +14,9 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use super::error;
-use super::flight::{Driver, Noted, Rows, TRANSACTION_ID, guarded, is_stale, query};
+use super::flight::{Driver, Noted, Number, Rows, TRANSACTION_ID, guarded, is_stale, query};
 use super::health::{Health, Reason};
+use super::mode::StatementMode;
 use super::notes::Note;
 use super::statement::{Params, Statement};
 use super::tls::Route;
@@ -56,6 +57,7 @@ enum Doing {
 pub(super) struct Lease {
     object: Option<Object>,
     note: Arc<Note>,
+    mode: StatementMode,
     doing: Doing,
     health: Arc<Health>,
     /// Inside a transaction that its caller made read only.
@@ -63,11 +65,12 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(object: Object, health: Arc<Health>) -> Self {
+    pub(super) fn new(object: Object, health: Arc<Health>, mode: StatementMode) -> Self {
         health.lend();
         Lease {
             note: health.notes.of(&object),
             object: Some(object),
+            mode,
             doing: Doing::Nothing,
             health,
             read_only: false,
@@ -80,8 +83,9 @@ impl Lease {
 
     /// The connection, to send something on it.
     fn connection(&self) -> Option<Noted<'_>> {
-        let note = &*self.note;
-        self.object.as_deref().map(|client| Noted { client, note })
+        let (note, mode) = (&*self.note, self.mode);
+        let client = self.object.as_deref();
+        client.map(|client| Noted { client, note, mode })
     }
 
     /// Whether the server answers, and says yes.
@@ -136,11 +140,8 @@ impl Lease {
         let object = self.object.as_ref().ok_or_else(lost)?;
         self.doing = Doing::Statement;
         let begun = object.batch_execute(sql).await;
-        let then = match begun {
-            Ok(()) => Doing::Transaction,
-            Err(_) => Doing::Nothing,
-        };
-        self.note(begun, then)
+        // Also after a refusal, which may be that of a setting behind BEGIN.
+        self.note(begun, Doing::Transaction)
     }
 
     /// The time between two crashes of the server in which the connection was made, 0 if the server
@@ -197,7 +198,7 @@ impl Lease {
         if rows.as_ref().is_err_and(is_stale) {
             // For the next transaction; this one is aborted. Which of the two it was is not known.
             self.note.forget(statement.sql);
-            self.note.forget(TRANSACTION_ID);
+            self.note.forget(TRANSACTION_ID.sql);
         }
         let rows = self.note(rows, Doing::Transaction);
         let aborted = rows.is_err() && !undone;
@@ -243,7 +244,7 @@ impl Lease {
 pub(super) struct Answer<R> {
     pub(super) rows: Result<R>,
     /// The transaction's id, if it was asked for and there is one.
-    pub(super) id: Option<i64>,
+    pub(super) id: Option<Number>,
     /// Whether the transaction can only be rolled back now.
     pub(super) aborted: bool,
 }
@@ -282,7 +283,7 @@ impl Lease {
             }
             Doing::Transaction => match Handle::try_current() {
                 Ok(runtime) => {
-                    let mut lease = Lease::new(object, Arc::clone(&self.health));
+                    let mut lease = Lease::new(object, Arc::clone(&self.health), self.mode);
                     // Until it runs: a runtime that shuts down drops it unrun.
                     lease.doing = Doing::Broken(Reason::Cancelled);
                     runtime.spawn(lease.roll_back());

@@ -14,6 +14,7 @@ mod export;
 mod flight;
 mod health;
 mod lease;
+mod mode;
 mod notes;
 mod outcome;
 mod purchases;
@@ -45,6 +46,7 @@ use self::executor::{Executor, Limits, Shared};
 pub use self::health::Discarded;
 use self::health::Health;
 pub(crate) use self::lease::abandon;
+pub use self::mode::StatementMode;
 use self::statement::Statement;
 pub(crate) use self::tls::Route;
 use self::users::PgUsers;
@@ -149,7 +151,8 @@ impl PgStore {
             own_pool: None,
         };
         let health = Arc::new(Health::new(Duration::MAX, Route::of_host()));
-        Self::new(pool, limits, health, None, Batching::Off)
+        let mode = StatementMode::default();
+        Self::new(pool, limits, health, None, mode, Batching::Off)
     }
 
     fn new(
@@ -157,6 +160,7 @@ impl PgStore {
         limits: Limits,
         health: Arc<Health>,
         connections: Option<Arc<Connections>>,
+        mode: StatementMode,
         batching: Batching,
     ) -> PgStore {
         let mut shared = Shared {
@@ -164,6 +168,7 @@ impl PgStore {
             limits,
             health,
             connections,
+            mode,
             closed: AtomicBool::new(false).into(),
             batches: None,
         };
@@ -189,6 +194,20 @@ impl PgStore {
     pub fn with_call_timeout(&self, limit: Duration) -> PgStore {
         let mut shared = (*self.shared).clone();
         shared.limits.call = limit;
+        Self::over(shared)
+    }
+
+    /// The same store, on the same pool, with statements sent in another way: what a host's own
+    /// [pool](Self::from_pool) needs when it connects to a pooler. Calls of this one and of the
+    /// other are not [batched](Batching) together. The connections of a store's own pool start as
+    /// its [builder](PgStoreBuilder::statement_mode) was told, whatever is said here.
+    #[must_use]
+    pub fn with_statement_mode(&self, mode: StatementMode) -> PgStore {
+        let mut shared = (*self.shared).clone();
+        shared.mode = mode;
+        if let Some(batches) = shared.batches.take() {
+            shared.batches = Some(batches.over(&shared));
+        }
         Self::over(shared)
     }
 

@@ -6,13 +6,16 @@
 //! every crash, and after a crash a commit counts as ours only if the number is older than the
 //! crash: the checkpoint at the end of recovery has noted which number came next.
 
+use tokio_postgres::types::Type;
+
 use super::executor::Executor;
 use super::lease::ERA;
 use super::row;
 use super::statement::Statement;
 use crate::error::{CommitOutcome, CommitToken, Error, Result};
 
-const STATUS: Statement = Statement::read("SELECT pg_xact_status($1::text::xid8)");
+const STATUS: Statement =
+    Statement::read("SELECT pg_xact_status($1::text::xid8)").takes(&[Type::TEXT]);
 
 // Whether the number is older than the crash, if the last checkpoint is still the one at the end of
 // recovery: no transaction ran then, so the position that it would be replayed from is its own.
@@ -28,7 +31,8 @@ const BEFORE_THE_CRASH: Statement = Statement::read(
         THEN pg_xact_commit_timestamp($1::text::xid8::xid) < crash.at
     END
     FROM pg_control_checkpoint(), crash",
-);
+)
+.takes(&[Type::TEXT]);
 
 pub(super) async fn outcome(executor: &Executor, token: &CommitToken) -> Result<CommitOutcome> {
     let era: i64 = match executor.query_one(&ERA, &[]).await {

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::bulk::{self, Bulk, Statements};
@@ -35,7 +36,13 @@ const BUY_MANY: Statement = Statement::write(
         RETURNING id
     )
     SELECT (SELECT array_agg(id) FROM bought), (SELECT array_agg(id) FROM unknown)",
-);
+)
+.takes(&[
+    Type::TEXT_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::BOOL,
+]);
 
 // For items of which some have keys. Parameters: models, owners, keys, the places of the items, and
 // whether to store anything. A key comes once.
@@ -77,7 +84,14 @@ const BUY_MANY_WITH_KEYS: Statement = Statement::refusable_write(
     SELECT NULL, purchase_key, id, NULL FROM bought
     UNION ALL
     SELECT NULL, NULL, NULL, 1 / (count(*) = (SELECT count(*) FROM fresh))::int = 1 FROM bought",
-);
+)
+.takes(&[
+    Type::TEXT_ARRAY,
+    Type::INT8_ARRAY,
+    Type::UUID_ARRAY,
+    Type::INT8_ARRAY,
+    Type::BOOL,
+]);
 
 /// How often a call that lost a race for a key looks again. The second time the other purchase is
 /// there to be seen, unless it is deleted and made again at just that moment.

@@ -19,6 +19,8 @@ pub(super) struct Statement {
     /// looked first. Inside a transaction it runs in a savepoint, so that the refusal leaves the
     /// transaction usable.
     pub(super) refusable: bool,
+    /// The types of its parameters, as the server itself would find them.
+    pub(super) types: &'static [Type],
 }
 
 impl Statement {
@@ -27,6 +29,7 @@ impl Statement {
             sql,
             writes: false,
             refusable: false,
+            types: &[],
         }
     }
 
@@ -35,6 +38,7 @@ impl Statement {
             sql,
             writes: true,
             refusable: false,
+            types: &[],
         }
     }
 
@@ -43,7 +47,13 @@ impl Statement {
             sql,
             writes: true,
             refusable: true,
+            types: &[],
         }
+    }
+
+    /// Says of which types its parameters are.
+    pub(super) const fn takes(self, types: &'static [Type]) -> Self {
+        Statement { types, ..self }
     }
 }
 

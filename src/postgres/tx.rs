@@ -1,5 +1,6 @@
 //! The transaction as an owned value: a connection, what has failed on it, and whether it is over.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
@@ -8,9 +9,11 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 
 use super::cars::PgCars;
+use super::connect::millis;
 use super::executor::{Deadline, Executor, Shared};
-use super::flight::Rows;
+use super::flight::{Number, Rows};
 use super::lease::Lease;
+use super::mode::StatementMode;
 use super::statement::{Params, Statement};
 use super::users::PgUsers;
 use crate::error::{CommitToken, Error, Failure, Result};
@@ -27,7 +30,7 @@ struct PgTransaction {
 /// What the repositories of a transaction work on.
 pub(super) struct TxInner {
     pub(super) shared: Arc<Shared>,
-    /// For the token of a commit.
+    /// For the token of a commit, unless it comes with the transaction's id.
     era: i64,
     // Statements of one transaction run one after the other.
     pub(super) state: Mutex<State>,
@@ -38,7 +41,7 @@ pub(super) struct TxInner {
 pub(super) struct State {
     phase: Phase,
     /// The transaction's id, known from the first write on.
-    id: Option<i64>,
+    id: Option<Number>,
     /// How many savepoints are open.
     level: u32,
 }
@@ -80,11 +83,13 @@ pub(super) async fn open(
     let mut lease = shared.lease(deadline).await?;
     let sent = Instant::now();
     let begun = async {
-        let era = match options.is_read_only() {
+        // Through a pooler a connection may outlive a crash: nothing can be noted about it.
+        let era = match options.is_read_only() || shared.mode == StatementMode::Unnamed {
             true => 0,
             false => lease.era().await,
         };
-        let begun = lease.begin(begin_sql(options), options.is_read_only());
+        let sql = begin_message(shared, options);
+        let begun = lease.begin(&sql, options.is_read_only());
         begun.await.map(|()| era)
     };
     let begun = deadline.bound(begun).await;
@@ -99,6 +104,19 @@ pub(super) async fn open(
         }),
         gave_way: AtomicBool::new(false),
     }))
+}
+
+/// What begins a transaction, and the limit of its statements where the connection was not told:
+/// it ends with the transaction, whoever has the connection then.
+fn begin_message(shared: &Shared, options: &TxOptions) -> Cow<'static, str> {
+    let begin = begin_sql(options);
+    match shared.limits.own_pool {
+        Some(limits) if limits.each_transaction => {
+            let limit = millis(limits.statement);
+            format!("{begin}; SET LOCAL statement_timeout = {limit}").into()
+        }
+        _ => begin.into(),
+    }
 }
 
 fn begin_sql(options: &TxOptions) -> &'static str {
@@ -234,7 +252,7 @@ impl TxInner {
     }
 
     /// Takes the state for good; whoever comes later finds the transaction ended.
-    async fn end(&self, deadline: Deadline) -> Result<(Phase, Option<i64>)> {
+    async fn end(&self, deadline: Deadline) -> Result<(Phase, Option<Number>)> {
         let ended = async {
             let mut state = self.state.lock().await;
             state.fail_unfinished(0);
@@ -269,7 +287,7 @@ impl TxInner {
     }
 
     /// What it means that COMMIT failed.
-    fn not_committed(&self, error: Error, id: Option<i64>, sent: Instant) -> Error {
+    fn not_committed(&self, error: Error, id: Option<Number>, sent: Instant) -> Error {
         match (error, id) {
             // The server answered, and what it refuses to commit it has rolled back.
             (Error::Database(failure), _) => Error::RolledBack(failure),
@@ -281,7 +299,7 @@ impl TxInner {
             (error, Some(id)) => {
                 self.shared.timed_out(error, sent);
                 Error::CommitUnknown {
-                    token: CommitToken::new(id.cast_unsigned(), self.era),
+                    token: CommitToken::new(id.id.cast_unsigned(), id.era.unwrap_or(self.era)),
                 }
             }
             // It wrote nothing, so there was nothing to commit.

@@ -5,6 +5,7 @@ use std::pin::pin;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use super::error;
 use super::executor::Executor;
@@ -45,7 +46,8 @@ const REGISTER: Statement = Statement::write(
     SELECT id, username, created_at, role, created FROM stored
     UNION ALL
     SELECT id, username, created_at, role, false FROM existing",
-);
+)
+.takes(&[Type::TEXT, Type::DATE, Type::VARCHAR]);
 
 // The same for many. Each name comes once; ids rise in the order given. The names are looked up one
 // by one: where thousands are compared with a whole array, the planner may read the whole table.
@@ -68,25 +70,31 @@ const REGISTER_MANY: Statement = Statement::write(
     SELECT id, username, created_at, role, created FROM stored
     UNION ALL
     SELECT id, username, created_at, role, false FROM existing",
-);
+)
+.takes(&[Type::TEXT_ARRAY, Type::DATE_ARRAY, Type::TEXT_ARRAY]);
 
 const GET: Statement =
-    Statement::read("SELECT id, username, created_at, role FROM users WHERE id = $1");
+    Statement::read("SELECT id, username, created_at, role FROM users WHERE id = $1")
+        .takes(&[Type::INT8]);
 
 pub(super) const GET_MANY: Statement = Statement::read(
     "SELECT id, username, created_at, role FROM users WHERE id = ANY ($1) ORDER BY id",
-);
+)
+.takes(&[Type::INT8_ARRAY]);
 
 const GET_BY_USERNAME: Statement =
-    Statement::read("SELECT id, username, created_at, role FROM users WHERE username = $1");
+    Statement::read("SELECT id, username, created_at, role FROM users WHERE username = $1")
+        .takes(&[Type::TEXT]);
 
 const LIST: Statement = Statement::read(
     "SELECT id, username, created_at, role FROM users WHERE id >= $1 ORDER BY id LIMIT $2",
-);
+)
+.takes(&[Type::INT8, Type::INT8]);
 
 const SET_ROLE: Statement = Statement::write(
     "UPDATE users SET role = $2 WHERE id = $1 RETURNING id, username, created_at, role",
-);
+)
+.takes(&[Type::INT8, Type::VARCHAR]);
 
 // Looks before it writes, so that a taken name is an answer and not an error. Only a concurrent
 // transaction can still make the constraint refuse it.
@@ -101,7 +109,8 @@ const RENAME: Statement = Statement::refusable_write(
     SELECT r.id, r.username, r.created_at, r.role,
         EXISTS (SELECT FROM users WHERE id = $1) AND EXISTS (SELECT FROM other)
     FROM (SELECT) one LEFT JOIN renamed r ON true",
-);
+)
+.takes(&[Type::INT8, Type::TEXT]);
 
 const DELETE: Statement = Statement::refusable_write(
     "WITH owned AS (
@@ -110,7 +119,8 @@ const DELETE: Statement = Statement::refusable_write(
         DELETE FROM users WHERE id = $1 AND NOT EXISTS (SELECT FROM owned) RETURNING id
     )
     SELECT EXISTS (SELECT FROM gone), EXISTS (SELECT FROM owned)",
-);
+)
+.takes(&[Type::INT8]);
 
 const COUNT: Statement = Statement::read("SELECT count(*) FROM users");
 

@@ -78,6 +78,9 @@ struct Shared {
     flights: Mutex<Vec<String>>,
     /// The length of the client's longest message.
     longest: AtomicUsize,
+    /// How many statements were parsed with a name, and without one.
+    named: AtomicUsize,
+    unnamed: AtomicUsize,
     answered: AtomicBool,
 }
 
@@ -106,6 +109,8 @@ impl Relay {
             plan: Mutex::default(),
             flights: Mutex::default(),
             longest: AtomicUsize::new(0),
+            named: AtomicUsize::new(0),
+            unnamed: AtomicUsize::new(0),
             answered: AtomicBool::new(true),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -173,6 +178,12 @@ impl Relay {
     /// The length of the longest message that the clients have sent since the last time.
     pub fn longest(&self) -> usize {
         self.shared.longest.swap(0, SeqCst)
+    }
+
+    /// How many statements the clients have sent to be parsed with a name, and without one.
+    pub fn parsed(&self) -> (usize, usize) {
+        let (named, unnamed) = (&self.shared.named, &self.shared.unnamed);
+        (named.load(SeqCst), unnamed.load(SeqCst))
     }
 }
 
@@ -313,6 +324,7 @@ impl Connection {
             messages.bytes.extend_from_slice(&buffer[..count]);
             while let Some(message) = messages.next() {
                 self.note(message.first());
+                self.count(&message);
                 self.shared.longest.fetch_max(message.len(), SeqCst);
                 let cut = match message.starts_with(b"Q") && &message[5..] == b"COMMIT\0" {
                     true => self.shared.plan.lock().unwrap().take(),
@@ -368,6 +380,15 @@ impl Connection {
                 return End::Closed;
             }
         }
+    }
+
+    /// Behind the type and the length of Parse stands the name.
+    fn count(&self, message: &[u8]) {
+        match (message.first(), message.get(5)) {
+            (Some(b'P'), Some(0)) => self.shared.unnamed.fetch_add(1, SeqCst),
+            (Some(b'P'), _) => self.shared.named.fetch_add(1, SeqCst),
+            _ => 0,
+        };
     }
 
     fn note(&self, kind: Option<&u8>) {

@@ -1,5 +1,6 @@
 //! Many calls about cars as one statement.
 
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::keys::Keys;
@@ -13,11 +14,13 @@ use crate::postgres::row;
 use crate::postgres::statement::{Params, Statement};
 
 const GET_MANY: Statement =
-    Statement::read("SELECT id, model, owner_id FROM cars WHERE id = ANY ($1)");
+    Statement::read("SELECT id, model, owner_id FROM cars WHERE id = ANY ($1)")
+        .takes(&[Type::INT8_ARRAY]);
 
 // Without an order, which is cheaper to make for the few cars of each owner afterwards.
 const OWNED_BY_ANY: Statement =
-    Statement::read("SELECT id, model, owner_id FROM cars WHERE owner_id = ANY ($1)");
+    Statement::read("SELECT id, model, owner_id FROM cars WHERE owner_id = ANY ($1)")
+        .takes(&[Type::INT8_ARRAY]);
 
 // Purchases without keys. One whose owner is not there, or is held by somebody else, is left out, so
 // this waits for nobody. The owners are locked against deletion, so the foreign key has nothing to
@@ -29,7 +32,8 @@ const BUY_BATCH: Statement = Statement::write(
         JOIN users u ON u.id = i.owner_id
     FOR KEY SHARE OF u SKIP LOCKED
     RETURNING id, owner_id, model",
-);
+)
+.takes(&[Type::TEXT_ARRAY, Type::INT8_ARRAY]);
 
 // Purchases with keys, each key once and in rising order, so that two batches meet the same keys in
 // the same order. A key that a concurrent transaction has just used makes the constraint refuse the
@@ -52,7 +56,13 @@ const BUY_BATCH_WITH_KEYS: Statement = Statement::write(
     SELECT id, owner_id, purchase_key, model FROM held
     UNION ALL
     SELECT id, owner_id, purchase_key, model FROM bought",
-);
+)
+.takes(&[
+    Type::TEXT_ARRAY,
+    Type::INT8_ARRAY,
+    Type::UUID_ARRAY,
+    Type::TEXT,
+]);
 
 /// `CarRepo::get`.
 pub(in crate::postgres) struct CarById;

@@ -101,6 +101,7 @@ pub(super) struct Batches {
     pub(super) owned_by: Arc<Lanes<OwnedBy>>,
     pub(super) buy: Arc<Lanes<Buy>>,
     pub(super) buy_with_key: Arc<Lanes<BuyWithKey>>,
+    limits: (usize, usize),
     sent: Arc<Sent>,
 }
 
@@ -135,12 +136,20 @@ impl Batches {
         let Batching::On { lanes, max_batch } = batching else {
             return None;
         };
-        let sent = Arc::<Sent>::default();
-        let shared = Arc::new(shared.clone());
         // More lanes than connections would be of no use.
         let most = shared.pool.status().max_size.max(1);
         let limits = (lanes.clamp(1, most), max_batch.clamp(1, 1000));
-        Some(Arc::new(Batches {
+        Some(Self::build(limits, Arc::default(), shared))
+    }
+
+    /// Lanes like these whose batches are run elsewhere. They are counted together.
+    pub(super) fn over(&self, shared: &Shared) -> Arc<Self> {
+        Self::build(self.limits, Arc::clone(&self.sent), shared)
+    }
+
+    fn build(limits: (usize, usize), sent: Arc<Sent>, shared: &Shared) -> Arc<Self> {
+        let shared = Arc::new(shared.clone());
+        Arc::new(Batches {
             user_by_id: Lanes::new(limits, &shared, &sent),
             user_by_name: Lanes::new(limits, &shared, &sent),
             register: Lanes::new(limits, &shared, &sent),
@@ -148,8 +157,9 @@ impl Batches {
             owned_by: Lanes::new(limits, &shared, &sent),
             buy: Lanes::new(limits, &shared, &sent),
             buy_with_key: Lanes::new(limits, &shared, &sent),
+            limits,
             sent,
-        }))
+        })
     }
 
     /// How many calls wait for a lane.

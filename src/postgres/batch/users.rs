@@ -1,5 +1,7 @@
 //! Many calls about users as one statement.
 
+use tokio_postgres::types::Type;
+
 use super::keys::Keys;
 use super::{Kind, LOCK_PATIENCE};
 use crate::error::Result;
@@ -15,7 +17,8 @@ const GET_BY_USERNAMES: Statement = Statement::read(
     "SELECT u.id, u.created_at, u.role, i.position
     FROM unnest($1::text[]) WITH ORDINALITY AS i (username, position)
         JOIN users u ON u.username = i.username",
-);
+)
+.takes(&[Type::TEXT_ARRAY]);
 
 // As for one, nothing is inserted when the name was taken at the start. A name that a concurrent
 // transaction has just stored makes the constraint refuse the whole statement, and a lock that is
@@ -38,7 +41,13 @@ const REGISTER_BATCH: Statement = Statement::write(
     SELECT id, username, created_at, role, false FROM existing
     UNION ALL
     SELECT id, username, NULL, NULL, true FROM stored",
-);
+)
+.takes(&[
+    Type::TEXT_ARRAY,
+    Type::DATE_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::TEXT,
+]);
 
 /// `UserRepo::get`.
 pub(in crate::postgres) struct UserById;
