@@ -5,6 +5,7 @@
 //! - [`Store::users`] and [`Store::cars`] give the repositories. The traits [`UserRepo`] and
 //!   [`CarRepo`], and the module [`repo`], say what every call promises.
 //! - [`StoreExt::transaction`] runs a closure in a transaction over both.
+//! - [`StatementMode`] is for stores behind a pooler.
 //! - [`Error`] says what went wrong, and whether to try again.
 //! - The feature `tls` encrypts connections; [`PgStore::builder`] says how they are asked for.
 //! - `MemoryStore` (feature `memory`) is the same without a database, for a host's own tests; the

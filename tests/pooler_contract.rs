@@ -35,6 +35,7 @@ const TWO_AT_ONCE: &[&str] = &[
     "read_committed_sees_what_others_commit",
     "repeatable_read_sees_what_its_first_statement_saw",
     "repeatable_read_gives_way_to_a_concurrent_change",
+    "clones_of_a_handle_share_one_transaction",
     "stream_in_repeatable_read_is_one_snapshot",
     "commit_after_a_swallowed_failure_is_an_error_and_stores_nothing",
     "a_failed_transaction_can_be_rolled_back",

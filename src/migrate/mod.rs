@@ -260,7 +260,8 @@ impl Migrator {
     /// the role needs the right to create a schema.
     ///
     /// # Errors
-    /// [`Migration`](crate::Error::Migration); those of the connection.
+    /// [`Migration`](crate::Error::Migration); [`Config`](crate::Error::Config) through a pooler in
+    /// transaction mode; those of the connection.
     pub async fn check(&self, pool: &Pool) -> Result<Vec<Difference>> {
         let mut session = Session::lock(pool, self).await?;
         let differences = check::check(&mut session, self).await;

@@ -10,7 +10,7 @@ use tokio_postgres::types::FromSql;
 use super::{Migrator, pooler};
 use crate::error::{Error, Failure, Result, Source, UnavailableReason};
 use crate::postgres::error::{failure_in, from_pool, unavailable};
-use crate::postgres::{Route, abandon};
+use crate::postgres::{Route, abandon_direct};
 
 /// The advisory lock of all migrators of one database: "motorpoo" in ASCII.
 pub(super) const LOCK: i64 = 0x6d6f_746f_7270_6f6f;
@@ -31,11 +31,13 @@ const CONNECTION_WAIT: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
 /// A connection that nobody else uses, so that nothing that is set on it reaches anybody. Dropped
-/// halfway, it is closed after what it was doing is cancelled, which frees the lock.
+/// halfway, it is closed; one with the lock after what it was doing is cancelled, which frees it.
 pub(super) struct Session {
     // Only its end takes it out.
     held: Option<Held>,
     route: Route,
+    /// Nothing is between that a request to cancel could harm.
+    direct: bool,
 }
 
 /// A connection.
@@ -62,6 +64,7 @@ impl Session {
             Ok(Ok(object)) => Ok(Session {
                 held: Some(Held::Lent(object)),
                 route: Route::of(pool),
+                direct: false,
             }),
             Ok(Err(error)) => Err(from_pool(error, started.elapsed())),
             Err(_) => Err(Error::PoolExhausted {
@@ -104,6 +107,7 @@ impl Session {
         session.take_out();
         // Before anything is set that would stay on a connection that others use.
         pooler::refuse(&session, pool).await?;
+        session.direct = true;
         let settings = format!(
             "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
              SET client_min_messages = warning; SET lock_timeout = {}",
@@ -183,7 +187,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
-            abandon(held.own(), self.route.clone());
+            let client = held.own();
+            if self.direct {
+                abandon_direct(client, self.route.clone());
+            }
         }
     }
 }

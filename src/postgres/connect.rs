@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_postgres::{CancelToken, Client, Config};
 
+use super::cancel::Way;
 use super::dial::{Dial, Dialled};
 use super::health::{Health, Verdict};
 use super::mode::StatementMode;
@@ -124,11 +125,13 @@ impl Settings {
             };
             config.options(options);
         }
+        // A second time is the same.
+        let _ = health.hosts.set(hosts.clone().into());
         let (session, balance) = (self.target.session, self.target.balance);
         // A call that makes a connection has no more than its own time for all hosts.
         let limit = self.connect.min(self.call);
         let dial = Dial::new(hosts, tls.clone(), session, balance, limit);
-        let connections = Arc::new(Connections::new(Route::of_store(&tls), session));
+        let connections = Arc::new(Connections::new(session));
         let manager = Manager::from_connect(
             // Not looked at: the connector knows where to go.
             Config::new(),
@@ -192,7 +195,6 @@ fn identity(client: &ClientWrapper) -> usize {
 
 /// The connections that a store has made.
 pub(super) struct Connections {
-    route: Route,
     /// The kind of server that they are to.
     pub(super) wanted: SessionAttrs,
     tasks: Mutex<Vec<(AbortHandle, CancelToken)>>,
@@ -203,9 +205,8 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    fn new(route: Route, wanted: SessionAttrs) -> Self {
+    fn new(wanted: SessionAttrs) -> Self {
         Connections {
-            route,
             wanted,
             tasks: Mutex::default(),
             suspects: Mutex::default(),
@@ -237,12 +238,12 @@ impl Connections {
 
     /// Closes every connection, whatever it is doing. A server that works or waits does not notice
     /// that, so if any is `busy` it is told to stop as well.
-    pub(super) async fn end(&self, busy: bool) {
+    pub(super) async fn end(&self, busy: bool, way: &Way) {
         let tasks = std::mem::take(&mut *self.tasks());
         let cancel = tasks.into_iter().filter_map(|(task, cancel)| {
             let open = !task.is_finished();
             task.abort();
-            (busy && open).then_some(async move { self.route.cancel(&cancel).await })
+            (busy && open).then_some(async move { way.cancel(&cancel).await })
         });
         let _ = timeout(CANCEL_LIMIT, join_all(cancel)).await;
     }

@@ -180,7 +180,7 @@ impl Shared {
     /// Closes every connection of the store's own pool.
     pub(super) async fn end_connections(&self, busy: bool) {
         if let Some(connections) = &self.connections {
-            connections.end(busy).await;
+            connections.end(busy, &self.health.way(self.mode)).await;
         }
     }
 

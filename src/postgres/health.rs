@@ -5,12 +5,16 @@ use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
 };
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::Metrics;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio_postgres::Config;
 
+use super::cancel::Way;
+use super::mode::StatementMode;
 use super::notes::Notes;
 use super::tls::Route;
 
@@ -59,8 +63,10 @@ pub(super) struct Health {
     returned: Notify,
     /// What is known of each connection.
     pub(super) notes: Notes,
-    /// How to stop a statement.
-    pub(super) route: Route,
+    /// The way to the server itself.
+    route: Route,
+    /// Where the connections lead to, if the pool is the store's own.
+    pub(super) hosts: OnceLock<Arc<[Config]>>,
     max_lifetime: Duration,
     jitter: RandomState,
     discarded: [AtomicU64; 6],
@@ -86,9 +92,19 @@ impl Health {
             returned: Notify::new(),
             notes: Notes::default(),
             route,
+            hosts: OnceLock::new(),
             max_lifetime,
             jitter: RandomState::new(),
             discarded: Default::default(),
+        }
+    }
+
+    /// How the statement of a connection is cancelled.
+    pub(super) fn way(&self, mode: StatementMode) -> Way {
+        match (mode, self.hosts.get()) {
+            (StatementMode::Prepared, _) => Way::Direct(self.route.clone()),
+            (StatementMode::Unnamed, Some(hosts)) => Way::Pooler(Arc::clone(hosts)),
+            (StatementMode::Unnamed, None) => Way::Nowhere,
         }
     }
 

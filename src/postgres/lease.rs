@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 
+use super::cancel::Way;
 use super::error;
 use super::flight::{Driver, Noted, Number, Rows, TRANSACTION_ID, guarded, is_stale, query};
 use super::health::{Health, Reason};
@@ -279,7 +280,7 @@ impl Lease {
             }
             Doing::Statement => {
                 self.health.discard(Reason::Cancelled);
-                abandon(Object::take(object), self.health.route.clone());
+                abandon(Object::take(object), self.health.way(self.mode));
             }
             Doing::Transaction => match Handle::try_current() {
                 Ok(runtime) => {
@@ -299,9 +300,14 @@ impl Lease {
     }
 }
 
+/// [`abandon`] for a connection that leads to the server itself.
+pub(crate) fn abandon_direct(client: ClientWrapper, route: Route) {
+    abandon(client, Way::Direct(route));
+}
+
 /// Ends a connection whose statement nobody waits for: the statement is cancelled until it has
 /// stopped, then the connection is closed. Its slot in the pool is free already.
-pub(crate) fn abandon(client: ClientWrapper, route: Route) {
+fn abandon(client: ClientWrapper, way: Way) {
     let Ok(runtime) = Handle::try_current() else {
         return;
     };
@@ -311,7 +317,7 @@ pub(crate) fn abandon(client: ClientWrapper, route: Route) {
         let mut quiet = pin!(client.simple_query(""));
         let mut pause = CANCEL_PAUSE;
         for _ in 0..CANCEL_TIMES {
-            let _ = timeout(pause, route.cancel(&cancel)).await;
+            let _ = timeout(pause, way.cancel(&cancel)).await;
             if timeout(pause, &mut quiet).await.is_ok() {
                 break;
             }

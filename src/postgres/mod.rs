@@ -2,8 +2,10 @@
 
 mod addresses;
 mod batch;
+mod begin;
 mod builder;
 mod bulk;
+mod cancel;
 mod cars;
 mod close;
 mod connect;
@@ -45,7 +47,7 @@ use self::connect::{Connections, Settings};
 use self::executor::{Executor, Limits, Shared};
 pub use self::health::Discarded;
 use self::health::Health;
-pub(crate) use self::lease::abandon;
+pub(crate) use self::lease::abandon_direct;
 pub use self::mode::StatementMode;
 use self::statement::Statement;
 pub(crate) use self::tls::Route;
@@ -139,6 +141,7 @@ impl PgStore {
     /// Works on the host's own pool as it is: its size, timeouts and connections are the host's.
     /// A call takes at most 10 s altogether, or what
     /// [`with_call_timeout`](Self::with_call_timeout) says. There is no [batching](Batching).
+    /// If it leads to a pooler, see [`with_statement_mode`](Self::with_statement_mode).
     ///
     /// The pool should recycle with [`RecyclingMethod::Fast`](deadpool_postgres::RecyclingMethod):
     /// the store hands back no connection that would need more. It relies on the host for the
@@ -199,7 +202,9 @@ impl PgStore {
 
     /// The same store, on the same pool, with statements sent in another way: what a host's own
     /// [pool](Self::from_pool) needs when it connects to a pooler. Calls of this one and of the
-    /// other are not [batched](Batching) together. The connections of a store's own pool start as
+    /// other are not [batched](Batching) together.
+    /// On a host's own pool, whose address is not known here, the statement of a call that is dropped
+    /// or out of time is not cancelled then, and runs to its end on the server. The connections of a store's own pool start as
     /// its [builder](PgStoreBuilder::statement_mode) was told, whatever is said here.
     #[must_use]
     pub fn with_statement_mode(&self, mode: StatementMode) -> PgStore {

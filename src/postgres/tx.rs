@@ -1,6 +1,5 @@
 //! The transaction as an owned value: a connection, what has failed on it, and whether it is over.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
@@ -8,8 +7,8 @@ use std::time::Instant;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
+use super::begin;
 use super::cars::PgCars;
-use super::connect::millis;
 use super::executor::{Deadline, Executor, Shared};
 use super::flight::{Number, Rows};
 use super::lease::Lease;
@@ -18,7 +17,7 @@ use super::statement::{Params, Statement};
 use super::users::PgUsers;
 use crate::error::{CommitToken, Error, Failure, Result};
 use crate::repo::{CarRepo, UserRepo};
-use crate::store::{IsolationLevel, Transaction, Tx, TxOptions};
+use crate::store::{Transaction, Tx, TxOptions};
 
 /// The transaction and its repositories.
 struct PgTransaction {
@@ -88,7 +87,7 @@ pub(super) async fn open(
             true => 0,
             false => lease.era().await,
         };
-        let sql = begin_message(shared, options);
+        let sql = begin::message(shared, options);
         let begun = lease.begin(&sql, options.is_read_only());
         begun.await.map(|()| era)
     };
@@ -104,34 +103,6 @@ pub(super) async fn open(
         }),
         gave_way: AtomicBool::new(false),
     }))
-}
-
-/// What begins a transaction, and the limit of its statements where the connection was not told:
-/// it ends with the transaction, whoever has the connection then.
-fn begin_message(shared: &Shared, options: &TxOptions) -> Cow<'static, str> {
-    let begin = begin_sql(options);
-    match shared.limits.own_pool {
-        Some(limits) if limits.each_transaction => {
-            let limit = millis(limits.statement);
-            format!("{begin}; SET LOCAL statement_timeout = {limit}").into()
-        }
-        _ => begin.into(),
-    }
-}
-
-fn begin_sql(options: &TxOptions) -> &'static str {
-    use IsolationLevel::{ReadCommitted, RepeatableRead, Serializable};
-    match (options.isolation_level(), options.is_read_only()) {
-        (ReadCommitted, false) => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-        (ReadCommitted, true) => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
-        (RepeatableRead, false) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE",
-        (RepeatableRead, true) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        (Serializable, false) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE",
-        (Serializable, true) if options.is_deferrable() => {
-            "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE"
-        }
-        (Serializable, true) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY",
-    }
 }
 
 impl TxInner {
