@@ -48,13 +48,13 @@ async fn register(store: &PgStore, name: &str) -> UserId {
 }
 
 /// The session that answers: its number, what is set in it, and what was prepared or locked there.
+/// Two settings are PgBouncer's own business.
 async fn session(client: &Client) -> Vec<String> {
     let sql = "SELECT 'backend ' || pg_backend_pid()
         UNION ALL SELECT name || ' = ' || setting FROM pg_settings WHERE source = 'session'
+            AND name NOT IN ('application_name', 'client_encoding')
         UNION ALL SELECT 'prepared ' || name FROM pg_prepared_statements WHERE name <> ''
-        UNION ALL SELECT 'lock' FROM pg_locks WHERE locktype = 'advisory'
-        UNION ALL SELECT 'in a transaction' FROM pg_stat_activity
-            WHERE pid = pg_backend_pid() AND xact_start < query_start";
+        UNION ALL SELECT 'lock' FROM pg_locks WHERE locktype = 'advisory'";
     let rows = client.query_typed(sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::session::{Session, value};
 use crate::error::{Error, Result, UnavailableReason};
@@ -21,9 +21,9 @@ use crate::postgres::error::unavailable;
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// How often both sessions are asked again.
-const ROUNDS: u32 = 2;
+const ROUNDS: u64 = 2;
 /// The same where there may be a pooler.
-const ROUNDS_WHEN_IN_DOUBT: u32 = 10;
+const ROUNDS_WHEN_IN_DOUBT: u64 = 10;
 
 const ASK: &str = "SELECT pg_backend_pid(), coalesce(
         (SELECT (extract(epoch FROM backend_start) * 1000000)::bigint
@@ -49,7 +49,11 @@ pub(super) async fn refuse(session: &Session, pool: &Pool) -> Result<()> {
         _ => ROUNDS,
     };
     let mut moved = other.as_ref().is_some_and(|other| other.backend == own);
-    for _ in 0..rounds {
+    for round in 0..rounds {
+        // Out of step with others who ask all the time.
+        if rounds > ROUNDS {
+            sleep(Duration::from_millis(round % 4)).await;
+        }
         if let Some(known) = other.take_if(|_| !moved) {
             // One that does not answer any more says nothing.
             if let Some(again) = Other::ask(known.session).await {
