@@ -79,11 +79,11 @@ pub(super) async fn refuse(session: &Session, pool: &Pool) -> Result<()> {
 /// Which backend answers, and what time it is there.
 async fn ask(session: &Session) -> Result<(Backend, i64)> {
     let what = "looking for a pooler";
-    for row in &session.query(what, ASK).await? {
-        let (pid, started) = (value(row, 0)?, value(row, 1)?);
-        return Ok((Backend { pid, started }, value(row, 2)?));
-    }
-    Err(unavailable(UnavailableReason::ConnectionLost, None))
+    let rows = session.query(what, ASK).await?;
+    let lost = || unavailable(UnavailableReason::ConnectionLost, None);
+    let row = rows.first().ok_or_else(lost)?;
+    let (pid, started) = (value(row, 0)?, value(row, 1)?);
+    Ok((Backend { pid, started }, value(row, 2)?))
 }
 
 /// The second session, and who answered on it the last time.

@@ -203,9 +203,12 @@ impl PgStore {
     /// The same store, on the same pool, with statements sent in another way: what a host's own
     /// [pool](Self::from_pool) needs when it connects to a pooler. Calls of this one and of the
     /// other are not [batched](Batching) together.
-    /// On a host's own pool, whose address is not known here, the statement of a call that is dropped
-    /// or out of time is not cancelled then, and runs to its end on the server. The connections of a store's own pool start as
-    /// its [builder](PgStoreBuilder::statement_mode) was told, whatever is said here.
+    ///
+    /// Where a host's own pool leads is not known here. So with
+    /// [`Unnamed`](StatementMode::Unnamed) the statement of a call that is dropped or out of time is
+    /// not cancelled on it: it runs on the server to its end, or into a limit there. The connections
+    /// of a store's own pool start as its [builder](PgStoreBuilder::statement_mode) was told,
+    /// whatever is said here.
     #[must_use]
     pub fn with_statement_mode(&self, mode: StatementMode) -> PgStore {
         let mut shared = (*self.shared).clone();

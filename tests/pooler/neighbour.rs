@@ -164,9 +164,9 @@ pub async fn calls(store: &dyn Store) -> Result<()> {
     expect(refused, |e| matches!(e, Error::UserNotFound { .. }))?;
     assert!(!users.delete(NOBODY).await?);
     let new = NewCar::new("none", NOBODY)?;
-    let keyed = new
-        .clone()
-        .key(PurchaseKey::from(Uuid::from_u128(0x6e65_6967_6862_6f75_7200)));
+    let keyed = new.clone().key(PurchaseKey::from(Uuid::from_u128(
+        0x6e65_6967_6862_6f75_7200,
+    )));
     let unknown = |e: &Error| matches!(e, Error::UnknownOwner { .. });
     expect(cars.buy(&new).await, unknown)?;
     expect(cars.buy(&keyed).await, unknown)?;
