@@ -172,7 +172,7 @@ impl Drop for PgBouncer {
 fn find() -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
+        .chain(["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"].map(PathBuf::from))
         .map(|dir| dir.join("pgbouncer"))
         .find(|path| Path::is_file(path));
     found.expect("PgBouncer was not found: install it (`apt-get install pgbouncer`)")
