@@ -4,6 +4,8 @@
 //!   schema up to date.
 //! - [`Store::users`] and [`Store::cars`] give the repositories. The traits [`UserRepo`] and
 //!   [`CarRepo`], and the module [`repo`], say what every call promises.
+//! - With [replicas](PgStoreBuilder::replica), reads go to them, and a [`Session`] reads what it has
+//!   written.
 //! - [`StoreExt::transaction`] runs a closure in a transaction over both.
 //! - [`StatementMode`] is for stores behind a pooler.
 //! - [`Error`] says what went wrong, and whether to try again.
@@ -55,7 +57,8 @@ pub use model::{
 };
 pub use page::{Page, PageRequest};
 pub use postgres::{
-    Batched, Batching, Closing, Discarded, PgStore, PgStoreBuilder, PoolStatus, StatementMode,
+    Batched, Batching, Closing, Discarded, OutOfRotation, PgStore, PgStoreBuilder, PoolStatus,
+    Position, Reads, ReplicaStatus, Session, StatementMode,
 };
 pub use repo::{CarRepo, UserRepo};
 pub use store::{IsolationLevel, Running, Store, StoreExt, Transaction, Tx, TxOptions};

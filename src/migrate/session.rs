@@ -10,7 +10,7 @@ use tokio_postgres::types::FromSql;
 use super::{Migrator, pooler};
 use crate::error::{Error, Failure, Result, Source, UnavailableReason};
 use crate::postgres::error::{failure_in, from_pool, unavailable};
-use crate::postgres::{Route, abandon_direct};
+use crate::postgres::{CancelRoute, abandon_direct};
 
 /// The advisory lock of all migrators of one database: "motorpoo" in ASCII.
 pub(super) const LOCK: i64 = 0x6d6f_746f_7270_6f6f;
@@ -35,7 +35,7 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 pub(super) struct Session {
     // Only its end takes it out.
     held: Option<Held>,
-    route: Route,
+    route: CancelRoute,
     /// Nothing is between that a request to cancel could harm.
     direct: bool,
 }
@@ -63,7 +63,7 @@ impl Session {
         match timeout(CONNECTION_WAIT, pool.get()).await {
             Ok(Ok(object)) => Ok(Session {
                 held: Some(Held::Lent(object)),
-                route: Route::of(pool),
+                route: CancelRoute::of(pool),
                 direct: false,
             }),
             Ok(Err(error)) => Err(from_pool(error, started.elapsed())),

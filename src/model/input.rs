@@ -79,6 +79,9 @@ pub enum InvalidInput {
     /// A text that is not a UUID.
     #[error("a purchase key is a UUID")]
     PurchaseKey,
+    /// A text that is not the [position](crate::Position) of a session.
+    #[error("a position is what a session gave as one")]
+    Position,
 }
 
 /// The start of a sentence about one of many items.

@@ -11,11 +11,12 @@ use deadpool_postgres::{Pool, WeakPool};
 use super::PgStore;
 use super::batch::Batching;
 use super::connect::Settings;
-use super::executor::Limits;
+use super::executor::{Limits, Shared};
 use super::health::{Health, Reason};
 use super::mode::StatementMode;
-use super::tls::Route;
-use crate::error::Result;
+use super::replicas::{self, Plan};
+use super::tls::CancelRoute;
+use crate::error::{Error, Result};
 
 /// Sets up a [`PgStore`]. Made by [`PgStore::builder`].
 #[derive(Clone)]
@@ -24,6 +25,7 @@ pub struct PgStoreBuilder {
     pub(super) settings: Settings,
     pub(super) demand: Option<Demand>,
     pub(super) batching: Batching,
+    pub(super) replicas: Plan,
 }
 
 /// What must hold of a database before a store is made on it.
@@ -35,6 +37,7 @@ impl PgStoreBuilder {
             settings,
             demand: None,
             batching: Batching::default(),
+            replicas: Plan::default(),
         }
     }
 
@@ -127,10 +130,62 @@ impl PgStoreBuilder {
         self
     }
 
+    /// Adds a replica, a standby of the server: reads outside transactions go there, everything
+    /// else to the primary. Can be called for each of several.
+    ///
+    /// The URL is read as that of [`PgStore::builder`], and has to name one server. (Behind one
+    /// name that leads to several, a [`Session`](crate::Session) asks with each of its reads, and a
+    /// lag is that of one of them.) Every replica has a pool of its own with the limits of this
+    /// builder. The store looks at each server four times a second, on one more connection to each,
+    /// the primary included.
+    ///
+    /// A replica that does not answer, [lags](Self::replica_lag), has been promoted or follows
+    /// another timeline is not read from until that is over; [`PgStore::status`] says which. A read
+    /// that fails on one is made on another, and at last on the primary. A read that nobody has
+    /// promised anything for may show what the replica shows at that moment; one of a
+    /// [`Session`](crate::Session) shows what the session has written.
+    ///
+    /// That a replica has followed a failover is seen at once if the role may see
+    /// `pg_stat_wal_receiver` (it is a member of `pg_monitor`, say), or else after its next
+    /// restartpoint.
+    ///
+    /// # Errors
+    /// [`Config`](crate::Error::Config) for a URL that cannot be read, or that names several
+    /// servers.
+    pub fn replica(mut self, url: &str) -> Result<PgStoreBuilder> {
+        let replica = Settings::from_url(url)?;
+        if replica.has_several_hosts() {
+            return Err(Error::Config {
+                reason: "a replica is one server: name each of several by a URL of its own".into(),
+            });
+        }
+        self.replicas.replicas.push(replica);
+        Ok(self)
+    }
+
+    /// How long a read of a [`Session`](crate::Session) waits until a replica has replayed what the
+    /// session has written, before it goes to the primary. Default: 100 ms. Zero: it does not wait.
+    pub fn replica_wait(mut self, limit: Duration) -> Self {
+        self.replicas.wait = limit;
+        self
+    }
+
+    /// How old what a replica shows may be before it is not read from any more. Default: 10 s.
+    ///
+    /// It is measured by the primary's log: the time since that was last seen not to be beyond what
+    /// the replica has replayed, to about a quarter of a second. A primary on which nothing happens
+    /// lets nobody grow old.
+    pub fn replica_lag(mut self, limit: Duration) -> Self {
+        self.replicas.lag = limit;
+        self
+    }
+
     /// Makes the store, and checks that the server can be reached.
     ///
     /// It starts a task on the current runtime that closes idle connections and ends with the
-    /// store.
+    /// store, and with replicas such a task for each and one that looks at them. A replica that
+    /// does not answer keeps nobody waiting for longer than a second or two, and comes into the
+    /// rotation when it does.
     ///
     /// # Errors
     /// [`Unavailable`](crate::Error::Unavailable) with the
@@ -140,9 +195,10 @@ impl PgStoreBuilder {
     /// [required](Self::require_schema).
     pub async fn build(self) -> Result<PgStore> {
         let tls = self.settings.tls()?;
-        let (life, route) = (self.settings.max_lifetime, Route::of_store(&tls));
-        let health = Arc::new(Health::new(life, route));
-        let (pool, connections) = self.settings.pool(&health, tls)?;
+        let (life, route) = (self.settings.max_lifetime, CancelRoute::of_store(&tls));
+        let log = self.replicas.log();
+        let health = Arc::new(Health::new(life, route).noting(log.clone()));
+        let (pool, connections) = self.settings.pool(&health, &tls, None)?;
         let limits = Limits {
             call: self.settings.call,
             own_pool: Some(self.settings.limits()),
@@ -153,11 +209,23 @@ impl PgStoreBuilder {
         if let Some(demand) = self.demand {
             demand(store.pool().clone()).await?;
         }
-        let (idle, keep) = (self.settings.idle, self.settings.min_idle);
-        let (pool, health) = (&store.shared.pool, &store.shared.health);
-        tokio::spawn(close_idle(pool.weak(), Arc::downgrade(health), idle, keep));
-        Ok(store)
+        keep_few_idle(&store.shared, &self.settings);
+        let Some(log) = log else {
+            return Ok(store);
+        };
+        let (plan, settings) = (&self.replicas, &self.settings);
+        let replicas = replicas::open(plan, log, settings, &tls, limits, self.batching);
+        // In a box: it is large, and most stores have none.
+        let replicas = Box::pin(replicas).await?;
+        Ok(store.with_replicas(&replicas))
     }
+}
+
+/// Starts the task that closes idle connections of a pool.
+pub(super) fn keep_few_idle(shared: &Shared, settings: &Settings) {
+    let (idle, keep) = (settings.idle, settings.min_idle);
+    let (pool, health) = (&shared.pool, &shared.health);
+    tokio::spawn(close_idle(pool.weak(), Arc::downgrade(health), idle, keep));
 }
 
 /// Closes connections that have been idle for too long or have lived for too long, as long as the
@@ -195,6 +263,7 @@ impl fmt::Debug for PgStoreBuilder {
             .field("limits", &self.settings.limits())
             .field("statement_mode", &self.settings.mode)
             .field("batching", &self.batching)
+            .field("replicas", &self.replicas.replicas.len())
             .finish_non_exhaustive()
     }
 }

@@ -60,6 +60,8 @@ pub(super) async fn run<B: Bulk>(executor: &Executor, bulk: &B) -> Result<B::Ans
             }
         }
         Executor::Transaction(tx) => in_savepoint(tx, deadline, bulk).await,
+        // Such a call is a write, and there only reads are made.
+        Executor::Checked(on) => in_transaction(&on.shared, deadline, bulk).await,
     }
 }
 

@@ -17,13 +17,13 @@ use tokio_postgres::config::Host;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_postgres::{CancelToken, Config};
 
-use super::tls::Route;
+use super::tls::CancelRoute;
 
 /// How a request to cancel reaches the server.
 #[derive(Clone)]
 pub(super) enum Way {
     /// As the driver does it: it asks at the address of the connection and is gone.
-    Direct(Route),
+    Direct(CancelRoute),
     /// Through the pooler at one of these. PgBouncer 1.18 to 1.19.0 end with all their connections
     /// when whoever asks is gone before the request is passed on, so this waits for that. In clear,
     /// which a pooler takes also where it wants its clients encrypted: the request holds nothing but

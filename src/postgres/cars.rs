@@ -53,7 +53,7 @@ const BUY: Statement = Statement::write(
 const GET: Statement =
     Statement::read("SELECT id, model, owner_id FROM cars WHERE id = $1").takes(&[Type::INT8]);
 
-const LIST: Statement =
+pub(super) const LIST: Statement =
     Statement::read("SELECT id, model, owner_id FROM cars WHERE id >= $1 ORDER BY id LIMIT $2")
         .takes(&[Type::INT8, Type::INT8]);
 

@@ -8,18 +8,24 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 
 use super::executor::{Shared, after};
+use super::replicas::Replicas;
 
 /// A store that is being closed. Made by [`PgStore::close`](super::PgStore::close), which has
 /// already stopped new calls; to wait for the calls that are still running, await this.
 pub struct Closing {
     shared: Arc<Shared>,
+    replicas: Option<Arc<Replicas>>,
 }
 
 impl Closing {
-    pub(super) fn start(shared: &Arc<Shared>) -> Self {
+    pub(super) fn start(shared: &Arc<Shared>, replicas: Option<&Arc<Replicas>>) -> Self {
         shared.stop_calls();
+        if let Some(replicas) = replicas {
+            replicas.stop();
+        }
         Closing {
             shared: Arc::clone(shared),
+            replicas: replicas.cloned(),
         }
     }
 
@@ -31,17 +37,28 @@ impl Closing {
     /// Gives the number of connections that were still in use at the limit.
     pub async fn within(self, limit: Duration) -> usize {
         let end = after(Instant::now(), limit);
-        let mut returned = pin!(self.shared.health.returned());
-        loop {
-            // Listens before it looks, so that nothing comes back unnoticed in between.
-            returned.as_mut().enable();
-            let busy = self.shared.health.on_loan();
-            if busy == 0 || timeout_at(end.into(), returned.as_mut()).await.is_err() {
-                self.shared.end_connections(busy > 0).await;
-                return busy;
-            }
-            returned.set(self.shared.health.returned());
+        let mut busy = drained(&self.shared, end).await;
+        // The same time is over for all of them.
+        for pool in self.replicas.iter().flat_map(|replicas| replicas.pools()) {
+            busy += drained(pool, end).await;
         }
+        busy
+    }
+}
+
+/// Waits until no connection of a pool is in use, or it is time, and closes them. Gives the number
+/// of those that were still in use.
+async fn drained(shared: &Shared, end: Instant) -> usize {
+    let mut returned = pin!(shared.health.returned());
+    loop {
+        // Listens before it looks, so that nothing comes back unnoticed in between.
+        returned.as_mut().enable();
+        let busy = shared.health.on_loan();
+        if busy == 0 || timeout_at(end.into(), returned.as_mut()).await.is_err() {
+            shared.end_connections(busy > 0).await;
+            return busy;
+        }
+        returned.set(shared.health.returned());
     }
 }
 

@@ -21,7 +21,7 @@ use super::dial::{Dial, Dialled};
 use super::health::{Health, Verdict};
 use super::mode::StatementMode;
 use super::target::{SessionAttrs, Target};
-use super::tls::{Connector as Tls, Route};
+use super::tls::{CancelRoute, Connector as Tls};
 use crate::error::{Error, Result};
 
 /// How long a call may take altogether where nothing else is said.
@@ -110,8 +110,21 @@ impl Settings {
         options.any(|options| options.contains("statement_timeout"))
     }
 
-    /// The pool, which connects when it is first asked to, and what can end its connections.
-    pub(super) fn pool(&self, health: &Arc<Health>, tls: Tls) -> Result<(Pool, Arc<Connections>)> {
+    /// The same limits as those, and the server of these.
+    pub(super) fn limited_like(&self, other: &Settings) -> Settings {
+        Settings {
+            target: self.target.clone(),
+            ..other.clone()
+        }
+    }
+
+    /// Whether there are several servers to choose from.
+    pub(super) fn has_several_hosts(&self) -> bool {
+        self.target.endpoints().len() > 1
+    }
+
+    /// What the driver has to know of each host.
+    fn hosts(&self) -> Vec<Config> {
         let statement = format!("-c statement_timeout={}", millis(self.limits().statement));
         let mut hosts = self.target.configs();
         // Poolers that know no names of statements refuse it.
@@ -125,13 +138,29 @@ impl Settings {
             };
             config.options(options);
         }
-        // A second time is the same.
-        let _ = health.hosts.set(hosts.clone().into());
+        hosts
+    }
+
+    /// Where connections are made to.
+    pub(super) fn dial(&self, tls: &Tls) -> Dial {
         let (session, balance) = (self.target.session, self.target.balance);
         // A call that makes a connection has no more than its own time for all hosts.
         let limit = self.connect.min(self.call);
-        let dial = Dial::new(hosts, tls.clone(), session, balance, limit);
-        let connections = Arc::new(Connections::new(session));
+        Dial::new(self.hosts(), tls.clone(), session, balance, limit)
+    }
+
+    /// The pool, which connects when it is first asked to, and what can end its connections.
+    /// `greet`: what is done with each new one.
+    pub(super) fn pool(
+        &self,
+        health: &Arc<Health>,
+        tls: &Tls,
+        greet: Option<Hook>,
+    ) -> Result<(Pool, Arc<Connections>)> {
+        // A second time is the same.
+        let _ = health.hosts.set(self.hosts().into());
+        let dial = self.dial(tls);
+        let connections = Arc::new(Connections::new(self.target.session));
         let manager = Manager::from_connect(
             // Not looked at: the connector knows where to go.
             Config::new(),
@@ -145,7 +174,12 @@ impl Settings {
                 recycling_method: RecyclingMethod::Fast,
             },
         );
-        let pool = Pool::builder(manager)
+        let builder = Pool::builder(manager);
+        let builder = match greet {
+            Some(greet) => builder.post_create(greet),
+            None => builder,
+        };
+        let pool = builder
             .max_size(self.max_connections)
             .runtime(Runtime::Tokio1)
             // The one used last is used next, so that those beyond what is needed become idle.
@@ -159,7 +193,7 @@ impl Settings {
             .map_err(|error| Error::Config {
                 reason: error.to_string(),
             })?;
-        Route::remember(&pool, &tls);
+        CancelRoute::remember(&pool, tls);
         Ok((pool, connections))
     }
 }

@@ -17,6 +17,7 @@ use super::flight::{First, Rows};
 use super::health::{Health, Reason};
 use super::lease::Lease;
 use super::mode::StatementMode;
+use super::replicas::Checked;
 use super::statement::{Params, Statement};
 use super::target::SessionAttrs;
 use super::tx::TxInner;
@@ -103,7 +104,10 @@ impl Shared {
                     lease
                 }
             };
-            let wanted = (self.connections.as_ref()).map_or(SessionAttrs::Any, |all| all.wanted);
+            let wanted = match self.health.is_of_standby() {
+                true => SessionAttrs::Standby,
+                false => (self.connections.as_ref()).map_or(SessionAttrs::Any, |all| all.wanted),
+            };
             let check = wanted::check(wanted, self.health.was_refused());
             // Half of the time is left for the call itself.
             let limit = CHECK_LIMIT.min(deadline.left() / 2);
@@ -282,6 +286,8 @@ pub(super) enum Executor {
     Pool(Arc<Shared>),
     /// All in one transaction.
     Transaction(Arc<TxInner>),
+    /// Each on a connection to a replica, which is asked in the same flight how far it is.
+    Checked(Arc<Checked>),
 }
 
 impl Executor {
@@ -289,7 +295,8 @@ impl Executor {
     pub(super) fn batches(&self) -> Option<&Batches> {
         match self {
             Executor::Pool(shared) => shared.batches.as_deref(),
-            Executor::Transaction(_) => None,
+            // What is asked before one statement holds for that one.
+            Executor::Transaction(_) | Executor::Checked(_) => None,
         }
     }
 
@@ -308,6 +315,7 @@ impl Executor {
         match self {
             Executor::Pool(shared) => shared.deadline(),
             Executor::Transaction(tx) => tx.deadline(),
+            Executor::Checked(checked) => checked.shared.deadline(),
         }
     }
 
@@ -340,6 +348,7 @@ impl Executor {
             }
             // In a box of its own, because its future is larger than that of the other case.
             Executor::Transaction(tx) => Box::pin(tx.query(deadline, statement, params)).await,
+            Executor::Checked(on) => Box::pin(on.gather(deadline, statement, params)).await,
         }
     }
 

@@ -21,14 +21,24 @@ pub(super) fn stream<'a, T: Send + 'a>(
     decode: fn(&Row) -> Result<T>,
 ) -> BoxStream<'a, Result<T>> {
     walk(move |after| async move {
-        let (mut rows, mut next) = (Vec::new(), None);
-        if let Some((first, limit)) = row::range(after, CHUNK - 1) {
-            rows = executor.query(statement, &[&first, &limit]).await?;
-            // One that is not full is the last.
-            if let Some(last) = rows.last().filter(|_| rows.len() >= CHUNK) {
-                next = Some(row::computed(last, 0)?);
-            }
-        }
+        let (rows, next) = chunk(executor, statement, after).await?;
         Ok((rows.into_iter().map(move |row| decode(&row)), next))
     })
+}
+
+/// The rows after this id, and the id after which there may be more.
+pub(super) async fn chunk(
+    executor: &Executor,
+    statement: &Statement,
+    after: Option<i64>,
+) -> Result<(Vec<Row>, Option<i64>)> {
+    let (mut rows, mut next) = (Vec::new(), None);
+    if let Some((first, limit)) = row::range(after, CHUNK - 1) {
+        rows = executor.query(statement, &[&first, &limit]).await?;
+        // One that is not full is the last.
+        if let Some(last) = rows.last().filter(|_| rows.len() >= CHUNK) {
+            next = Some(row::computed(last, 0)?);
+        }
+    }
+    Ok((rows, next))
 }

@@ -99,6 +99,45 @@ pub(super) async fn query<R: Rows>(
     rows(connection.client, &ready, params).await
 }
 
+/// Runs one statement, and behind it asks a question in a transaction of its own.
+pub(super) async fn behind<R: Rows>(
+    connection: Noted<'_>,
+    statement: &Statement,
+    params: &Params<'_>,
+    question: &Statement,
+) -> (Driver<R>, Driver<First>) {
+    match ready(connection, statement, question).await {
+        Ok(()) => join!(
+            query(connection, statement, params),
+            query(connection, question, &[])
+        ),
+        // Nothing was sent. Should it be the statement, it finds the same again.
+        Err(error) => (query(connection, statement, params).await, Err(error)),
+    }
+}
+
+/// Asks a question, and behind it runs one statement, in a transaction of its own.
+pub(super) async fn ahead<R: Rows>(
+    connection: Noted<'_>,
+    question: &Statement,
+    statement: &Statement,
+    params: &Params<'_>,
+) -> Driver<(First, R)> {
+    ready(connection, statement, question).await?;
+    let (answer, rows) = join!(
+        query(connection, question, &[]),
+        query(connection, statement, params)
+    );
+    Ok((answer?, rows?))
+}
+
+/// Prepares both: each sends when it is first polled, so they leave in order and travel together,
+/// but only if neither has to be prepared first.
+async fn ready(connection: Noted<'_>, one: &Statement, other: &Statement) -> Driver<()> {
+    connection.prepare(one).await?;
+    connection.prepare(other).await.map(drop)
+}
+
 async fn rows<R: Rows>(
     client: &ClientWrapper,
     ready: &Ready<'_>,

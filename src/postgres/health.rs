@@ -16,7 +16,8 @@ use tokio_postgres::Config;
 use super::cancel::Way;
 use super::mode::StatementMode;
 use super::notes::Notes;
-use super::tls::Route;
+use super::replicas::log::Log;
+use super::tls::CancelRoute;
 
 /// Why a connection left the pool before its time, or at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +65,13 @@ pub(super) struct Health {
     /// What is known of each connection.
     pub(super) notes: Notes,
     /// The way to the server itself.
-    route: Route,
+    route: CancelRoute,
     /// Where the connections lead to, if the pool is the store's own.
     pub(super) hosts: OnceLock<Arc<[Config]>>,
+    /// Where writes are noted that sessions wait for.
+    log: Option<Arc<Log>>,
+    /// The connections are to a standby.
+    standby: bool,
     max_lifetime: Duration,
     jitter: RandomState,
     discarded: [AtomicU64; 6],
@@ -82,7 +87,7 @@ pub(super) enum Verdict {
 }
 
 impl Health {
-    pub(super) fn new(max_lifetime: Duration, route: Route) -> Self {
+    pub(super) fn new(max_lifetime: Duration, route: CancelRoute) -> Self {
         Health {
             base: Instant::now(),
             suspected: AtomicU64::new(0),
@@ -93,6 +98,8 @@ impl Health {
             notes: Notes::default(),
             route,
             hosts: OnceLock::new(),
+            log: None,
+            standby: false,
             max_lifetime,
             jitter: RandomState::new(),
             discarded: Default::default(),
@@ -106,6 +113,28 @@ impl Health {
             (StatementMode::Unnamed, Some(hosts)) => Way::Pooler(Arc::clone(hosts)),
             (StatementMode::Unnamed, None) => Way::Nowhere,
         }
+    }
+
+    /// The same for connections whose writes are noted there.
+    pub(super) fn noting(self, log: Option<Arc<Log>>) -> Self {
+        Health { log, ..self }
+    }
+
+    /// The same for connections to a standby.
+    pub(super) fn of_standby(self) -> Self {
+        Health {
+            standby: true,
+            ..self
+        }
+    }
+
+    pub(super) fn is_of_standby(&self) -> bool {
+        self.standby
+    }
+
+    /// Where a write is noted now, if anybody asks for it.
+    pub(super) fn log(&self) -> Option<&Log> {
+        self.log.as_deref().filter(|log| log.is_wanted())
     }
 
     pub(super) fn verdict(&self, metrics: &Metrics) -> Verdict {
@@ -209,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_suspicion_concerns_what_was_used_before_it() {
-        let health = Health::new(Duration::from_secs(1800), Route::of_host());
+        let health = Health::new(Duration::from_secs(1800), CancelRoute::of_host());
         let before = used_at(Instant::now(), None);
         assert_eq!(health.verdict(&before), Verdict::Good);
         health.suspect();
@@ -225,7 +254,7 @@ mod tests {
     #[test]
     fn lifetimes_lie_between_nine_tenths_and_all() {
         let life = Duration::from_secs(1000);
-        let health = Health::new(life, Route::of_host());
+        let health = Health::new(life, CancelRoute::of_host());
         let now = Instant::now();
         let aged = |seconds, n: u32| {
             let age = Duration::from_secs(seconds) + Duration::from_nanos(n.into());

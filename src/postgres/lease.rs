@@ -15,17 +15,22 @@ use tokio_postgres::Row;
 
 use super::cancel::Way;
 use super::error;
-use super::flight::{Driver, Noted, Number, Rows, TRANSACTION_ID, guarded, is_stale, query};
+use super::flight::{
+    Driver, First, Noted, Number, Rows, TRANSACTION_ID, ahead, guarded, is_stale, query,
+};
 use super::health::{Health, Reason};
 use super::mode::StatementMode;
 use super::notes::Note;
 use super::statement::{Params, Statement};
-use super::tls::Route;
+use super::tls::CancelRoute;
 use crate::error::{Error, Result, UnavailableReason};
 
 /// How long a transaction that was dropped may take to roll back before its connection is closed
 /// instead.
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
+
+/// Ends a transaction so that it is stored.
+pub(super) const COMMIT: &str = "COMMIT";
 
 /// How many times a statement that nobody waits for is cancelled before its connection is closed
 /// over it, and the first pause between, which doubles. More than once, because a cancel request
@@ -121,6 +126,10 @@ impl Lease {
         statement: &Statement,
         params: &Params<'_>,
     ) -> Result<R> {
+        if statement.writes && self.health.log().is_some() {
+            // In a box, because most stores have no replicas.
+            return Box::pin(self.gather_noted(statement, params)).await;
+        }
         let then = std::mem::replace(&mut self.doing, Doing::Statement);
         let connection = self.connection().ok_or_else(lost)?;
         let rows = match query(connection, statement, params).await {
@@ -133,6 +142,48 @@ impl Lease {
             rows => rows,
         };
         self.note(rows, then)
+    }
+
+    /// The same for a write that is noted in the log.
+    async fn gather_noted<R: Rows>(
+        &mut self,
+        statement: &Statement,
+        params: &Params<'_>,
+    ) -> Result<R> {
+        let then = std::mem::replace(&mut self.doing, Doing::Statement);
+        let (Some(connection), Some(log)) = (self.connection(), self.health.log()) else {
+            return Err(lost());
+        };
+        let rows = match log.noting(connection, statement, params).await {
+            Err(error) if is_stale(&error) => {
+                self.note.forget(statement.sql);
+                log.noting(connection, statement, params).await
+            }
+            rows => rows,
+        };
+        self.note(rows, then)
+    }
+
+    /// Asks a question and runs one statement behind it, in one flight.
+    pub(super) async fn checked<R: Rows>(
+        &mut self,
+        question: &Statement,
+        statement: &Statement,
+        params: &Params<'_>,
+    ) -> Result<(Option<Row>, R)> {
+        self.doing = Doing::Statement;
+        let connection = self.connection().ok_or_else(lost)?;
+        let answers = match ahead(connection, question, statement, params).await {
+            // As for one statement. Which of the two it was is not known.
+            Err(error) if is_stale(&error) => {
+                self.note.forget(question.sql);
+                self.note.forget(statement.sql);
+                ahead(connection, question, statement, params).await
+            }
+            answers => answers,
+        };
+        let answers = answers.map(|(First(answer), rows)| (answer, rows));
+        self.note(answers, Doing::Nothing)
     }
 
     /// Begins a transaction.
@@ -166,12 +217,15 @@ impl Lease {
 
     /// Ends the transaction with COMMIT or ROLLBACK. An error of the server ends it as well.
     pub(super) async fn end(&mut self, sql: &str) -> Result<()> {
-        let object = self.object.as_ref().ok_or_else(lost)?;
         let then = match std::mem::replace(&mut self.doing, Doing::Statement) {
             broken @ Doing::Broken(_) => broken,
             _ => Doing::Nothing,
         };
-        let ended = object.batch_execute(sql).await;
+        let connection = self.connection().ok_or_else(lost)?;
+        let ended = match self.health.log().filter(|_| sql == COMMIT) {
+            Some(log) => Box::pin(log.noting_commit(connection)).await,
+            None => connection.client.batch_execute(sql).await,
+        };
         self.note(ended, then)
     }
 
@@ -301,7 +355,7 @@ impl Lease {
 }
 
 /// [`abandon`] for a connection that leads to the server itself.
-pub(crate) fn abandon_direct(client: ClientWrapper, route: Route) {
+pub(crate) fn abandon_direct(client: ClientWrapper, route: CancelRoute) {
     abandon(client, Way::Direct(route));
 }
 

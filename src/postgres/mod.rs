@@ -21,6 +21,7 @@ mod notes;
 mod outcome;
 mod purchases;
 mod registrations;
+mod replicas;
 mod row;
 mod silence;
 mod statement;
@@ -49,8 +50,10 @@ pub use self::health::Discarded;
 use self::health::Health;
 pub(crate) use self::lease::abandon_direct;
 pub use self::mode::StatementMode;
+pub use self::replicas::{OutOfRotation, Position, Reads, ReplicaStatus, Session};
+use self::replicas::{Replicas, Route, Routed};
 use self::statement::Statement;
-pub(crate) use self::tls::Route;
+pub(crate) use self::tls::CancelRoute;
 use self::users::PgUsers;
 use crate::error::{CommitOutcome, CommitToken, Result};
 use crate::repo::{CarRepo, UserRepo};
@@ -73,6 +76,8 @@ pub struct PgStore {
     users: PgUsers,
     cars: PgCars,
     shared: Arc<Shared>,
+    /// In the place of both where there are replicas.
+    routed: Option<Routed>,
 }
 
 impl PgStore {
@@ -153,7 +158,7 @@ impl PgStore {
             call: connect::DEFAULT_CALL,
             own_pool: None,
         };
-        let health = Arc::new(Health::new(Duration::MAX, Route::of_host()));
+        let health = Arc::new(Health::new(Duration::MAX, CancelRoute::of_host()));
         let mode = StatementMode::default();
         Self::new(pool, limits, health, None, mode, Batching::Off)
     }
@@ -186,7 +191,18 @@ impl PgStore {
             users: PgUsers::new(executor.clone()),
             cars: PgCars::new(executor),
             shared,
+            routed: None,
         }
+    }
+
+    fn with_replicas(self, replicas: &Arc<Replicas>) -> PgStore {
+        let route = Route::new(replicas, &self.shared);
+        let routed = Some(Routed { route });
+        PgStore { routed, ..self }
+    }
+
+    fn replicas(&self) -> Option<&Arc<Replicas>> {
+        self.routed.as_ref().map(|routed| routed.route.replicas())
     }
 
     /// The same store, on the same pool, with another limit for each of its calls: a short one for
@@ -197,7 +213,28 @@ impl PgStore {
     pub fn with_call_timeout(&self, limit: Duration) -> PgStore {
         let mut shared = (*self.shared).clone();
         shared.limits.call = limit;
-        Self::over(shared)
+        self.changed(shared)
+    }
+
+    /// The same replicas beside a primary that is used in another way.
+    fn changed(&self, shared: Shared) -> PgStore {
+        let store = Self::over(shared);
+        match self.replicas() {
+            Some(replicas) => store.with_replicas(replicas),
+            None => store,
+        }
+    }
+
+    /// A session that has written nothing yet: what it reads will never be older than what it has
+    /// written. It costs nothing to make, and on a store without
+    /// [replicas](PgStoreBuilder::replica) nothing at all.
+    pub fn session(&self) -> Session {
+        self.session_at(Position::default())
+    }
+
+    /// A session that reads nothing older than this position, which another one gave.
+    pub fn session_at(&self, position: Position) -> Session {
+        Session::new(self, position)
     }
 
     /// The same store, on the same pool, with statements sent in another way: what a host's own
@@ -208,7 +245,7 @@ impl PgStore {
     /// [`Unnamed`](StatementMode::Unnamed) the statement of a call that is dropped or out of time is
     /// not cancelled on it: it runs on the server to its end, or into a limit there. The connections
     /// of a store's own pool start as its [builder](PgStoreBuilder::statement_mode) was told,
-    /// whatever is said here.
+    /// whatever is said here, and its replicas are asked as before.
     #[must_use]
     pub fn with_statement_mode(&self, mode: StatementMode) -> PgStore {
         let mut shared = (*self.shared).clone();
@@ -216,7 +253,7 @@ impl PgStore {
         if let Some(batches) = shared.batches.take() {
             shared.batches = Some(batches.over(&shared));
         }
-        Self::over(shared)
+        self.changed(shared)
     }
 
     /// The pool, for the host's own queries. What the host sets on a connection, and a transaction
@@ -237,6 +274,8 @@ impl PgStore {
     /// What the pool looks like at this moment, and how many connections left it since the start.
     pub fn status(&self) -> PoolStatus {
         let pool = self.shared.pool.status();
+        let replicas = self.replicas().map(|replicas| replicas.status());
+        let (replicas, reads) = replicas.unwrap_or_default();
         PoolStatus {
             max: pool.max_size,
             size: pool.size,
@@ -247,6 +286,8 @@ impl PgStore {
             batched: (self.shared.batches.as_ref())
                 .map(|batches| batches.sent())
                 .unwrap_or_default(),
+            replicas,
+            reads,
         }
     }
 
@@ -281,12 +322,13 @@ impl PgStore {
     /// # }
     /// ```
     pub fn close(&self) -> Closing {
-        Closing::start(&self.shared)
+        Closing::start(&self.shared, self.replicas())
     }
 }
 
-/// The connections of a [`PgStore`] at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The connections of a [`PgStore`] at one moment: those to the server, or where there are
+/// [replicas](PgStoreBuilder::replica) to the primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStatus {
     /// The most that there can be. 0 when the store is closed.
@@ -301,6 +343,10 @@ pub struct PoolStatus {
     pub discarded: Discarded,
     /// How many calls went to the server together, since the start.
     pub batched: Batched,
+    /// The replicas, in the order of their numbers.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Where reads went, where there are replicas.
+    pub reads: Reads,
 }
 
 const PING: Statement = Statement::read("SELECT 1");
@@ -308,11 +354,17 @@ const PING: Statement = Statement::read("SELECT 1");
 #[async_trait]
 impl Store for PgStore {
     fn users(&self) -> &dyn UserRepo {
-        &self.users
+        match &self.routed {
+            None => &self.users,
+            Some(routed) => routed,
+        }
     }
 
     fn cars(&self) -> &dyn CarRepo {
-        &self.cars
+        match &self.routed {
+            None => &self.cars,
+            Some(routed) => routed,
+        }
     }
 
     async fn begin(&self, options: TxOptions) -> Result<Tx> {

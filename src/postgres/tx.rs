@@ -11,7 +11,7 @@ use super::begin;
 use super::cars::PgCars;
 use super::executor::{Deadline, Executor, Shared};
 use super::flight::{Number, Rows};
-use super::lease::Lease;
+use super::lease::{COMMIT, Lease};
 use super::mode::StatementMode;
 use super::statement::{Params, Statement};
 use super::users::PgUsers;
@@ -20,7 +20,7 @@ use crate::repo::{CarRepo, UserRepo};
 use crate::store::{Transaction, Tx, TxOptions};
 
 /// The transaction and its repositories.
-struct PgTransaction {
+pub(super) struct PgTransaction {
     users: PgUsers,
     cars: PgCars,
     inner: Arc<TxInner>,
@@ -66,11 +66,26 @@ const UNDO: &str =
 /// Begins a transaction and makes a handle of it.
 pub(super) async fn begin(shared: &Arc<Shared>, options: &TxOptions) -> Result<Tx> {
     let inner = open(shared, options, shared.deadline()).await?;
-    Ok(Tx::new(PgTransaction {
-        users: PgUsers::new(Executor::Transaction(Arc::clone(&inner))),
-        cars: PgCars::new(Executor::Transaction(Arc::clone(&inner))),
-        inner,
-    }))
+    Ok(Tx::new(PgTransaction::over(inner)))
+}
+
+/// Begins a transaction with its repositories.
+pub(super) async fn transaction(
+    shared: &Arc<Shared>,
+    options: &TxOptions,
+) -> Result<PgTransaction> {
+    let inner = open(shared, options, shared.deadline()).await?;
+    Ok(PgTransaction::over(inner))
+}
+
+impl PgTransaction {
+    fn over(inner: Arc<TxInner>) -> Self {
+        PgTransaction {
+            users: PgUsers::new(Executor::Transaction(Arc::clone(&inner))),
+            cars: PgCars::new(Executor::Transaction(Arc::clone(&inner))),
+            inner,
+        }
+    }
 }
 
 /// Begins a transaction.
@@ -242,7 +257,7 @@ impl TxInner {
             }
             (Phase::Open(mut lease), id) => {
                 let sent = Instant::now();
-                let committed = deadline.bound(lease.end("COMMIT")).await;
+                let committed = deadline.bound(lease.end(COMMIT)).await;
                 self.gave_way.store(false, Relaxed);
                 committed.map_err(|error| self.not_committed(error, id, sent))
             }

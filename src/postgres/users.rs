@@ -86,7 +86,7 @@ const GET_BY_USERNAME: Statement =
     Statement::read("SELECT id, username, created_at, role FROM users WHERE username = $1")
         .takes(&[Type::TEXT]);
 
-const LIST: Statement = Statement::read(
+pub(super) const LIST: Statement = Statement::read(
     "SELECT id, username, created_at, role FROM users WHERE id >= $1 ORDER BY id LIMIT $2",
 )
 .takes(&[Type::INT8, Type::INT8]);

@@ -31,7 +31,7 @@ use self::credentials::Credentials;
 use self::guard::{Channel, Guard};
 use self::refusal::Refusal;
 pub(super) use self::refusal::reason;
-pub(crate) use self::route::Route;
+pub(crate) use self::route::CancelRoute;
 use super::target::{Negotiation, SslMode, Target, Tls};
 #[cfg(not(feature = "tls"))]
 use crate::error::Error;

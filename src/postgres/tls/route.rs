@@ -11,30 +11,30 @@ use super::{Connector, Inner};
 
 /// How a cancel request gets to the server of a connection. The address is in the request.
 #[derive(Clone)]
-pub(crate) struct Route(Option<Connector>);
+pub(crate) struct CancelRoute(Option<Connector>);
 
-impl Route {
+impl CancelRoute {
     /// The one of the connections that a store makes.
-    pub(in crate::postgres) fn of_store(connector: &Connector) -> Route {
-        Route(Some(connector.clone()))
+    pub(in crate::postgres) fn of_store(connector: &Connector) -> CancelRoute {
+        CancelRoute(Some(connector.clone()))
     }
 
     /// A host made the connection, and how it verified its server is not known. The request goes
     /// over TLS where the connection did, to whoever is there: it holds nothing but the right to
     /// stop one statement.
-    pub(in crate::postgres) fn of_host() -> Route {
-        Route(None)
+    pub(in crate::postgres) fn of_host() -> CancelRoute {
+        CancelRoute(None)
     }
 
     /// The route of the connections of this pool.
-    pub(crate) fn of(pool: &Pool) -> Route {
+    pub(crate) fn of(pool: &Pool) -> CancelRoute {
         let pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
         let known = pools.iter().find(|(other, _)| {
             let other = other.upgrade();
             other.is_some_and(|other| std::ptr::eq(other.manager(), pool.manager()))
         });
         let connector = known.and_then(|(_, connector)| connector.upgrade());
-        Route(connector.map(Connector))
+        CancelRoute(connector.map(Connector))
     }
 
     /// Remembers what makes the connections of this pool: a migrator is given a pool and nothing
