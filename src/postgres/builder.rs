@@ -14,6 +14,7 @@ use super::connect::Settings;
 use super::executor::{Limits, Shared};
 use super::health::{Health, Reason};
 use super::mode::StatementMode;
+use super::observe;
 use super::replicas::{self, Plan};
 use super::tls::CancelRoute;
 use crate::error::{Error, Result};
@@ -115,6 +116,21 @@ impl PgStoreBuilder {
         self
     }
 
+    /// From what time on a call is warned about in the log, once, with what it spent it on. Default:
+    /// 1 s. [`Duration::MAX`]: never.
+    pub fn slow_call(mut self, limit: Duration) -> Self {
+        self.settings.slow.call = limit;
+        self
+    }
+
+    /// From what time on the wait of a call for a connection, or to [go out together](Batching)
+    /// with others, is warned about in the log, once, with the state of the pool. Default: 2 s.
+    /// [`Duration::MAX`]: never.
+    pub fn slow_acquire(mut self, limit: Duration) -> Self {
+        self.settings.slow.acquire = limit;
+        self
+    }
+
     /// Whether calls that wait for a connection anyway go to the server together. Default: on,
     /// with three lanes and at most 256 calls in a batch.
     pub fn batching(mut self, batching: Batching) -> Self {
@@ -197,11 +213,13 @@ impl PgStoreBuilder {
         let tls = self.settings.tls()?;
         let (life, route) = (self.settings.max_lifetime, CancelRoute::of_store(&tls));
         let log = self.replicas.log();
-        let health = Arc::new(Health::new(life, route).noting(log.clone()));
+        let health = Health::new(life, route).of_server(self.settings.server());
+        let health = Arc::new(health.noting(log.clone()));
         let (pool, connections) = self.settings.pool(&health, &tls, None)?;
         let limits = Limits {
             call: self.settings.call,
             own_pool: Some(self.settings.limits()),
+            slow: self.settings.slow,
         };
         let mode = self.settings.mode;
         let store = PgStore::new(pool, limits, health, Some(connections), mode, self.batching);
@@ -210,6 +228,7 @@ impl PgStoreBuilder {
             demand(store.pool().clone()).await?;
         }
         keep_few_idle(&store.shared, &self.settings);
+        observe::publish(&store.shared);
         let Some(log) = log else {
             return Ok(store);
         };

@@ -10,6 +10,7 @@ use tokio_postgres::Row;
 
 use super::error;
 use super::executor::{Deadline, Executor, Shared};
+use super::observe::figures;
 use super::statement::{Params, Statement};
 use super::tx::{self, State, TxInner};
 use crate::error::{Error, Result, UnavailableReason};
@@ -54,7 +55,10 @@ pub(super) async fn run<B: Bulk>(executor: &Executor, bulk: &B) -> Result<B::Ans
             let mut attempt = 1;
             loop {
                 match in_transaction(shared, deadline, bulk).await {
-                    Err(Error::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
+                    Err(Error::Conflict(_)) if attempt < ATTEMPTS => {
+                        attempt += 1;
+                        figures::again();
+                    }
                     answer => return answer,
                 }
             }

@@ -20,6 +20,7 @@ use super::cancel::Way;
 use super::dial::{Dial, Dialled};
 use super::health::{Health, Verdict};
 use super::mode::StatementMode;
+use super::observe::{Server, Slow};
 use super::target::{SessionAttrs, Target};
 use super::tls::{CancelRoute, Connector as Tls};
 use crate::error::{Error, Result};
@@ -44,6 +45,7 @@ pub(super) struct Settings {
     pub(super) max_lifetime: Duration,
     pub(super) idle: Duration,
     pub(super) mode: StatementMode,
+    pub(super) slow: Slow,
 }
 
 /// Limits of a pool that is the store's own.
@@ -79,6 +81,7 @@ impl Settings {
             max_lifetime: Duration::from_secs(30 * 60),
             idle: Duration::from_secs(10 * 60),
             mode: StatementMode::default(),
+            slow: Slow::default(),
             target,
         })
     }
@@ -123,6 +126,11 @@ impl Settings {
         self.target.endpoints().len() > 1
     }
 
+    /// Where connections lead to, for those who look on.
+    pub(super) fn server(&self) -> Server {
+        self.target.server()
+    }
+
     /// What the driver has to know of each host.
     fn hosts(&self) -> Vec<Config> {
         let statement = format!("-c statement_timeout={}", millis(self.limits().statement));
@@ -159,7 +167,7 @@ impl Settings {
     ) -> Result<(Pool, Arc<Connections>)> {
         // A second time is the same.
         let _ = health.hosts.set(self.hosts().into());
-        let dial = self.dial(tls);
+        let dial = self.dial(tls).telling(&health.server);
         let connections = Arc::new(Connections::new(self.target.session));
         let manager = Manager::from_connect(
             // Not looked at: the connector knows where to go.

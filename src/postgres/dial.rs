@@ -9,6 +9,7 @@
 mod tests;
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Config};
 
 use super::addresses::{self, Addresses, LookUp};
+use super::observe::Server;
 use super::silence::Silence;
 use super::target::SessionAttrs;
 use super::tls::Connector;
@@ -33,6 +35,8 @@ pub(super) struct Dial {
     share: Duration,
     /// The host that was right the last time. Where any will do the first is always tried first.
     last: AtomicUsize,
+    /// Who is told which host that was.
+    told: Option<Arc<Server>>,
 }
 
 struct Host {
@@ -97,6 +101,17 @@ impl Dial {
             balance,
             share: limit / number,
             last: AtomicUsize::new(0),
+            told: None,
+        }
+    }
+
+    /// The same, and this one is told where connections lead to. Unless they go to several servers
+    /// at once.
+    pub(super) fn telling(self, server: &Arc<Server>) -> Self {
+        let one = self.wanted != SessionAttrs::Any && !self.balance;
+        Dial {
+            told: one.then(|| Arc::clone(server)),
+            ..self
         }
     }
 
@@ -159,6 +174,9 @@ impl Dial {
             match dialled {
                 Ok(dialled) => {
                     self.last.store(*place, Relaxed);
+                    if let Some(server) = &self.told {
+                        server.is_at(*place);
+                    }
                     return Ok(dialled);
                 }
                 Err(error) => refused.add(error),

@@ -17,6 +17,7 @@ use super::flight::{First, Rows};
 use super::health::{Health, Reason};
 use super::lease::Lease;
 use super::mode::StatementMode;
+use super::observe::{Observed, Operation, Slow, call, figures};
 use super::replicas::Checked;
 use super::statement::{Params, Statement};
 use super::target::SessionAttrs;
@@ -46,6 +47,8 @@ pub(super) struct Limits {
     /// Waiting for a connection and making one, where the pool is the store's own; a host's pool
     /// has its own limits.
     pub(super) own_pool: Option<PoolLimits>,
+    /// From when on a call is warned about.
+    pub(super) slow: Slow,
 }
 
 /// How often a statement outside a transaction is run at most, when it gives way to others.
@@ -58,11 +61,23 @@ impl Shared {
     /// Takes a connection out of the pool, or says why there is none.
     pub(super) async fn lease(&self, deadline: Deadline) -> Result<Lease> {
         match self.idle() {
-            Some(lease) if !self.is_suspect(&lease) => Ok(lease),
+            Some(lease) if !self.is_suspect(&lease) => {
+                figures::waited(Duration::ZERO);
+                Ok(lease)
+            }
             // In a box of its own: what may have to be waited for here would make the future of
             // every call larger by far.
             suspect => Box::pin(self.wait(suspect, deadline)).await,
         }
+    }
+
+    /// [`wait_for`](Self::wait_for), and notes how long that took.
+    async fn wait(&self, suspect: Option<Lease>, deadline: Deadline) -> Result<Lease> {
+        let started = Instant::now();
+        figures::waits(started);
+        let lease = self.wait_for(suspect, started, deadline).await;
+        figures::waited(started.elapsed());
+        lease
     }
 
     /// A connection that can be had without waiting.
@@ -90,8 +105,12 @@ impl Shared {
     }
 
     /// [`lease`](Self::lease), by waiting and asking. `suspect` is asked first.
-    async fn wait(&self, suspect: Option<Lease>, deadline: Deadline) -> Result<Lease> {
-        let started = Instant::now();
+    async fn wait_for(
+        &self,
+        suspect: Option<Lease>,
+        started: Instant,
+        deadline: Deadline,
+    ) -> Result<Lease> {
         let mut next = suspect;
         loop {
             let mut lease = match next.take() {
@@ -205,9 +224,10 @@ impl Shared {
         status.size >= status.max_size && status.available == 0
     }
 
-    /// The time that a call has, from now.
+    /// The time that a call has, from its start.
     pub(super) fn deadline(&self) -> Deadline {
-        let (start, given) = (Instant::now(), self.limits.call);
+        let start = figures::started().unwrap_or_else(Instant::now);
+        let given = self.limits.call;
         Deadline {
             at: after(start, given),
             start,
@@ -310,7 +330,17 @@ impl Executor {
         self.query_by(self.deadline(), statement, params).await
     }
 
-    /// The time that a call has, from now.
+    /// Observes a call of a repository.
+    pub(super) fn call<F>(&self, operation: Operation, work: F) -> Observed<'_, F> {
+        let shared = match self {
+            Executor::Pool(shared) => shared,
+            Executor::Transaction(tx) => &tx.shared,
+            Executor::Checked(checked) => &checked.shared,
+        };
+        call(shared, operation, work)
+    }
+
+    /// The time that a call has, from its start.
     pub(super) fn deadline(&self) -> Deadline {
         match self {
             Executor::Pool(shared) => shared.deadline(),
@@ -341,7 +371,10 @@ impl Executor {
                 loop {
                     match shared.gather(deadline, statement, params).await {
                         // A transaction of one statement that gave way has stored nothing.
-                        Err(Error::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
+                        Err(Error::Conflict(_)) if attempt < ATTEMPTS => {
+                            attempt += 1;
+                            figures::again();
+                        }
                         rows => return rows,
                     }
                 }

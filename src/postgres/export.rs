@@ -4,6 +4,7 @@ use futures_util::stream::BoxStream;
 use tokio_postgres::Row;
 
 use super::executor::Executor;
+use super::observe::Operation;
 use super::row;
 use super::statement::Statement;
 use crate::error::Result;
@@ -13,15 +14,17 @@ use crate::page::walk;
 /// takes no time to speak of.
 const CHUNK: usize = 2000;
 
-/// All rows in order of id. The statement takes the first id and a number of rows, and its first
+/// All rows in order of id, each chunk a call of its own. The statement takes the first id and a number of rows, and its first
 /// column is the id.
 pub(super) fn stream<'a, T: Send + 'a>(
     executor: &'a Executor,
+    operation: Operation,
     statement: &'static Statement,
     decode: fn(&Row) -> Result<T>,
 ) -> BoxStream<'a, Result<T>> {
     walk(move |after| async move {
-        let (rows, next) = chunk(executor, statement, after).await?;
+        let chunk = executor.call(operation, chunk(executor, statement, after));
+        let (rows, next) = chunk.await?;
         Ok((rows.into_iter().map(move |row| decode(&row)), next))
     })
 }

@@ -16,6 +16,7 @@ use tokio_postgres::Config;
 use super::cancel::Way;
 use super::mode::StatementMode;
 use super::notes::Notes;
+use super::observe::{self, Server};
 use super::replicas::log::Log;
 use super::tls::CancelRoute;
 
@@ -28,6 +29,20 @@ pub(super) enum Reason {
     Unanswered,
     Expired,
     Idle,
+}
+
+impl Reason {
+    /// What figures call it.
+    fn name(self) -> &'static str {
+        match self {
+            Reason::Cancelled => "cancelled",
+            Reason::Lost => "lost",
+            Reason::ReadOnly => "read_only",
+            Reason::Unanswered => "unanswered",
+            Reason::Expired => "expired",
+            Reason::Idle => "idle",
+        }
+    }
 }
 
 /// How many connections left the pool, by reason.
@@ -70,6 +85,8 @@ pub(super) struct Health {
     pub(super) hosts: OnceLock<Arc<[Config]>>,
     /// Where writes are noted that sessions wait for.
     log: Option<Arc<Log>>,
+    /// Where the connections lead to, for those who look on.
+    pub(super) server: Arc<Server>,
     /// The connections are to a standby.
     standby: bool,
     max_lifetime: Duration,
@@ -99,6 +116,7 @@ impl Health {
             route,
             hosts: OnceLock::new(),
             log: None,
+            server: Arc::new(Server::unknown()),
             standby: false,
             max_lifetime,
             jitter: RandomState::new(),
@@ -118,6 +136,14 @@ impl Health {
     /// The same for connections whose writes are noted there.
     pub(super) fn noting(self, log: Option<Arc<Log>>) -> Self {
         Health { log, ..self }
+    }
+
+    /// The same for connections that lead there.
+    pub(super) fn of_server(self, server: Server) -> Self {
+        Health {
+            server: Arc::new(server),
+            ..self
+        }
     }
 
     /// The same for connections to a standby.
@@ -180,6 +206,7 @@ impl Health {
 
     pub(super) fn discard(&self, reason: Reason) {
         self.discarded[reason as usize].fetch_add(1, Relaxed);
+        observe::discarded(&self.server, reason.name());
         tracing::debug!(?reason, "a connection leaves the pool");
     }
 

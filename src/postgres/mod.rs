@@ -18,6 +18,7 @@ mod health;
 mod lease;
 mod mode;
 mod notes;
+mod observe;
 mod outcome;
 mod purchases;
 mod registrations;
@@ -50,6 +51,7 @@ pub use self::health::Discarded;
 use self::health::Health;
 pub(crate) use self::lease::abandon_direct;
 pub use self::mode::StatementMode;
+use self::observe::{Operation, Slow};
 pub use self::replicas::{OutOfRotation, Position, Reads, ReplicaStatus, Session};
 use self::replicas::{Replicas, Route, Routed};
 use self::statement::Statement;
@@ -157,6 +159,7 @@ impl PgStore {
         let limits = Limits {
             call: connect::DEFAULT_CALL,
             own_pool: None,
+            slow: Slow::default(),
         };
         let health = Arc::new(Health::new(Duration::MAX, CancelRoute::of_host()));
         let mode = StatementMode::default();
@@ -268,7 +271,8 @@ impl PgStore {
     /// Those of the connection.
     pub async fn ping(&self) -> Result<()> {
         let executor = Executor::Pool(Arc::clone(&self.shared));
-        executor.query_one(&PING, &[]).await.map(drop)
+        let ping = executor.query_one(&PING, &[]);
+        executor.call(Operation::Ping, ping).await.map(drop)
     }
 
     /// What the pool looks like at this moment, and how many connections left it since the start.
@@ -306,7 +310,8 @@ impl PgStore {
     /// Those of the connection: as long as the server cannot be reached, nobody knows.
     pub async fn commit_outcome(&self, token: &CommitToken) -> Result<CommitOutcome> {
         let executor = Executor::Pool(Arc::clone(&self.shared));
-        outcome::outcome(&executor, token).await
+        let outcome = outcome::outcome(&executor, token);
+        executor.call(Operation::CommitOutcome, outcome).await
     }
 
     /// Closes the store and all its clones. From this moment on new calls give
@@ -368,7 +373,8 @@ impl Store for PgStore {
     }
 
     async fn begin(&self, options: TxOptions) -> Result<Tx> {
-        tx::begin(&self.shared, &options).await
+        let begin = tx::begin(&self.shared, &options);
+        observe::call(&self.shared, Operation::Begin, begin).await
     }
 }
 

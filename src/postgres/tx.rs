@@ -13,6 +13,7 @@ use super::executor::{Deadline, Executor, Shared};
 use super::flight::{Number, Rows};
 use super::lease::{COMMIT, Lease};
 use super::mode::StatementMode;
+use super::observe::{self, Operation};
 use super::statement::{Params, Statement};
 use super::users::PgUsers;
 use crate::error::{CommitToken, Error, Failure, Result};
@@ -369,29 +370,44 @@ impl Transaction for PgTransaction {
     }
 
     async fn commit(&self) -> Result<()> {
-        self.inner.commit(self.inner.deadline()).await
+        observe::call(&self.inner.shared, Operation::Commit, async {
+            self.inner.commit(self.inner.deadline()).await
+        })
+        .await
     }
 
     async fn rollback(&self) -> Result<()> {
-        self.inner.rollback(self.inner.deadline()).await
+        observe::call(&self.inner.shared, Operation::Rollback, async {
+            self.inner.rollback(self.inner.deadline()).await
+        })
+        .await
     }
 
     async fn savepoint(&self) -> Result<u32> {
-        let tx = &self.inner;
-        let work = async { tx.save(&mut *tx.state.lock().await).await };
-        tx.in_time(tx.deadline(), work).await
+        observe::call(&self.inner.shared, Operation::Savepoint, async {
+            let tx = &self.inner;
+            let work = async { tx.save(&mut *tx.state.lock().await).await };
+            tx.in_time(tx.deadline(), work).await
+        })
+        .await
     }
 
     async fn release(&self, level: u32) -> Result<()> {
-        let tx = &self.inner;
-        let work = async { tx.release(&mut *tx.state.lock().await, level).await };
-        tx.in_time(tx.deadline(), work).await
+        observe::call(&self.inner.shared, Operation::Release, async {
+            let tx = &self.inner;
+            let work = async { tx.release(&mut *tx.state.lock().await, level).await };
+            tx.in_time(tx.deadline(), work).await
+        })
+        .await
     }
 
     async fn rollback_to(&self, level: u32) -> Result<()> {
-        let tx = &self.inner;
-        let work = async { tx.undo(&mut *tx.state.lock().await, level).await };
-        tx.in_time(tx.deadline(), work).await
+        observe::call(&self.inner.shared, Operation::RollbackTo, async {
+            let tx = &self.inner;
+            let work = async { tx.undo(&mut *tx.state.lock().await, level).await };
+            tx.in_time(tx.deadline(), work).await
+        })
+        .await
     }
 
     fn gave_way(&self) -> bool {

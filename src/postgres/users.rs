@@ -10,6 +10,7 @@ use tokio_postgres::types::Type;
 use super::error;
 use super::executor::Executor;
 use super::export;
+use super::observe::Operation;
 use super::registrations::Registrations;
 use super::row::{self, Columns};
 use super::statement::{Params, Statement};
@@ -172,123 +173,164 @@ pub(super) fn registration(row: &Row) -> Result<Registration> {
 #[async_trait]
 impl UserRepo for PgUsers {
     async fn register(&self, new: &NewUser) -> Result<Registration> {
-        new.check()?;
-        let deadline = self.executor.deadline();
-        let alone = pin!(async {
-            let params: &Params<'_> = &[&new.username(), &new.date(), &new.role_text()];
-            let row = self.executor.query_opt_by(deadline, &REGISTER, params);
-            registration(&row.await?.ok_or_else(error::no_row)?)
-        });
-        match self.executor.batches() {
-            Some(batches) => {
-                let register = &batches.register;
-                register.call(deadline, || new.clone(), alone).await
-            }
-            None => alone.await,
-        }
+        self.executor
+            .call(Operation::Register, async {
+                new.check()?;
+                let deadline = self.executor.deadline();
+                let alone = pin!(async {
+                    let params: &Params<'_> = &[&new.username(), &new.date(), &new.role_text()];
+                    let row = self.executor.query_opt_by(deadline, &REGISTER, params);
+                    registration(&row.await?.ok_or_else(error::no_row)?)
+                });
+                match self.executor.batches() {
+                    Some(batches) => {
+                        let register = &batches.register;
+                        register.call(deadline, || new.clone(), alone).await
+                    }
+                    None => alone.await,
+                }
+            })
+            .await
     }
 
     async fn register_many(&self, new: &[NewUser]) -> Result<Vec<Registration>> {
-        NewUser::check_all(new)?;
-        Registrations::new(new, &REGISTER_MANY, registration)
-            .register(&self.executor)
+        self.executor
+            .call(Operation::RegisterMany, async {
+                NewUser::check_all(new)?;
+                Registrations::new(new, &REGISTER_MANY, registration)
+                    .register(&self.executor)
+                    .await
+            })
             .await
     }
 
     async fn get(&self, id: UserId) -> Result<Option<User>> {
-        let (id, deadline) = (id.get(), self.executor.deadline());
-        let alone = pin!(async {
-            let row = self.executor.query_opt_by(deadline, &GET, &[&id]).await?;
-            row.as_ref().map(user).transpose()
-        });
-        match self.executor.batches() {
-            Some(batches) => batches.user_by_id.call(deadline, || id, alone).await,
-            None => alone.await,
-        }
+        self.executor
+            .call(Operation::GetUser, async {
+                let (id, deadline) = (id.get(), self.executor.deadline());
+                let alone = pin!(async {
+                    let row = self.executor.query_opt_by(deadline, &GET, &[&id]).await?;
+                    row.as_ref().map(user).transpose()
+                });
+                match self.executor.batches() {
+                    Some(batches) => batches.user_by_id.call(deadline, || id, alone).await,
+                    None => alone.await,
+                }
+            })
+            .await
     }
 
     async fn get_many(&self, ids: &[UserId]) -> Result<Vec<User>> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
-        let rows = self.executor.query(&GET_MANY, &[&ids]).await?;
-        rows.iter().map(user).collect()
+        self.executor
+            .call(Operation::GetUsers, async {
+                if ids.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
+                let rows = self.executor.query(&GET_MANY, &[&ids]).await?;
+                rows.iter().map(user).collect()
+            })
+            .await
     }
 
     async fn get_by_username(&self, username: &str) -> Result<Option<User>> {
-        if !storable(username) {
-            return Ok(None);
-        }
-        let deadline = self.executor.deadline();
-        let alone = pin!(async {
-            let params: &Params<'_> = &[&username];
-            let row = self
-                .executor
-                .query_opt_by(deadline, &GET_BY_USERNAME, params);
-            row.await?.as_ref().map(user).transpose()
-        });
-        match self.executor.batches() {
-            Some(batches) => {
-                let by_name = &batches.user_by_name;
-                by_name.call(deadline, || username.to_owned(), alone).await
-            }
-            None => alone.await,
-        }
+        self.executor
+            .call(Operation::GetByUsername, async {
+                if !storable(username) {
+                    return Ok(None);
+                }
+                let deadline = self.executor.deadline();
+                let alone = pin!(async {
+                    let params: &Params<'_> = &[&username];
+                    let row = self
+                        .executor
+                        .query_opt_by(deadline, &GET_BY_USERNAME, params);
+                    row.await?.as_ref().map(user).transpose()
+                });
+                match self.executor.batches() {
+                    Some(batches) => {
+                        let by_name = &batches.user_by_name;
+                        by_name.call(deadline, || username.to_owned(), alone).await
+                    }
+                    None => alone.await,
+                }
+            })
+            .await
     }
 
     async fn list(&self, page: PageRequest<UserId>) -> Result<Page<User, UserId>> {
-        let rows = match row::range(page.start().map(|id| id.get()), page.limit()) {
-            Some((first, limit)) => self.executor.query(&LIST, &[&first, &limit]).await?,
-            None => Vec::new(),
-        };
-        let users = rows.iter().map(user).collect::<Result<Vec<_>>>()?;
-        Ok(Page::cut(users, &page, |user| user.id))
+        self.executor
+            .call(Operation::ListUsers, async {
+                let rows = match row::range(page.start().map(|id| id.get()), page.limit()) {
+                    Some((first, limit)) => self.executor.query(&LIST, &[&first, &limit]).await?,
+                    None => Vec::new(),
+                };
+                let users = rows.iter().map(user).collect::<Result<Vec<_>>>()?;
+                Ok(Page::cut(users, &page, |user| user.id))
+            })
+            .await
     }
 
     fn stream(&self) -> BoxStream<'_, Result<User>> {
-        export::stream(&self.executor, &LIST, user)
+        export::stream(&self.executor, Operation::StreamUsers, &LIST, user)
     }
 
     async fn set_role(&self, id: UserId, role: Role) -> Result<User> {
-        let row = self
-            .executor
-            .query_opt(&SET_ROLE, &[&id.get(), &role.as_str()])
-            .await?;
-        user(&row.ok_or(Error::UserNotFound { id })?)
+        self.executor
+            .call(Operation::SetRole, async {
+                let row = self
+                    .executor
+                    .query_opt(&SET_ROLE, &[&id.get(), &role.as_str()])
+                    .await?;
+                user(&row.ok_or(Error::UserNotFound { id })?)
+            })
+            .await
     }
 
     async fn rename(&self, id: UserId, username: &str) -> Result<User> {
-        check_name(Field::Username, username)?;
-        let row = self
-            .executor
-            .query_one(&RENAME, &[&id.get(), &username])
+        self.executor
+            .call(Operation::Rename, async {
+                check_name(Field::Username, username)?;
+                let row = self
+                    .executor
+                    .query_one(&RENAME, &[&id.get(), &username])
+                    .await
+                    .map_err(error::username_taken)?;
+                if row::computed(&row, 4)? {
+                    return Err(Error::UsernameTaken);
+                }
+                match row::is_missing(&row, 0) {
+                    true => Err(Error::UserNotFound { id }),
+                    false => user(&row),
+                }
+            })
             .await
-            .map_err(error::username_taken)?;
-        if row::computed(&row, 4)? {
-            return Err(Error::UsernameTaken);
-        }
-        match row::is_missing(&row, 0) {
-            true => Err(Error::UserNotFound { id }),
-            false => user(&row),
-        }
     }
 
     async fn delete(&self, id: UserId) -> Result<bool> {
-        let row = self
-            .executor
-            .query_one(&DELETE, &[&id.get()])
+        self.executor
+            .call(Operation::DeleteUser, async {
+                let row = self
+                    .executor
+                    .query_one(&DELETE, &[&id.get()])
+                    .await
+                    .map_err(|error| error::owns_cars(error, id))?;
+                let (gone, owned): (bool, bool) =
+                    (row::computed(&row, 0)?, row::computed(&row, 1)?);
+                match owned && !gone {
+                    true => Err(Error::UserOwnsCars { id }),
+                    false => Ok(gone),
+                }
+            })
             .await
-            .map_err(|error| error::owns_cars(error, id))?;
-        let (gone, owned): (bool, bool) = (row::computed(&row, 0)?, row::computed(&row, 1)?);
-        match owned && !gone {
-            true => Err(Error::UserOwnsCars { id }),
-            false => Ok(gone),
-        }
     }
 
     async fn count(&self) -> Result<u64> {
-        let row = self.executor.query_one(&COUNT, &[]).await?;
-        row::count(&row)
+        self.executor
+            .call(Operation::CountUsers, async {
+                let row = self.executor.query_one(&COUNT, &[]).await?;
+                row::count(&row)
+            })
+            .await
     }
 }

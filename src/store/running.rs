@@ -55,6 +55,9 @@ impl<'a, S: ?Sized, T, E, F, Fut> Running<'a, S, T, E, F, Fut> {
             Some(pause) if gave_way => {
                 let attempt = self.attempt;
                 tracing::debug!(attempt, "the transaction gave way and is run again");
+                #[cfg(feature = "metrics")]
+                metrics::counter!("motorpool.retries", "db.operation.name" => "transaction")
+                    .increment(1);
                 self.attempt += 1;
                 Ok(State::Pausing(Box::pin(tokio::time::sleep(pause))))
             }

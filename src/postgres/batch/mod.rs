@@ -21,6 +21,8 @@
 mod cars;
 mod keys;
 mod lanes;
+mod place;
+mod run;
 mod users;
 
 use std::future::Future;

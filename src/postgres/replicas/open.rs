@@ -16,6 +16,7 @@ use crate::postgres::builder::keep_few_idle;
 use crate::postgres::connect::Settings;
 use crate::postgres::executor::{Limits, Shared};
 use crate::postgres::health::Health;
+use crate::postgres::observe::publish;
 use crate::postgres::tls::{CancelRoute, Connector as Tls};
 
 /// How the replicas of a store are to be.
@@ -65,7 +66,11 @@ pub(in crate::postgres) async fn open(
         // Its own, since each URL says what it trusts.
         let tls = settings.tls()?;
         let (life, route) = (settings.max_lifetime, CancelRoute::of_store(&tls));
-        let health = Arc::new(Health::new(life, route).of_standby());
+        let health = Arc::new(
+            Health::new(life, route)
+                .of_server(settings.server())
+                .of_standby(),
+        );
         let standing = Arc::new(Standing::new(number));
         let (pool, connections) = settings.pool(&health, &tls, Some(meeting(&standing)))?;
         let mut shared = Shared {
@@ -79,6 +84,7 @@ pub(in crate::postgres) async fn open(
         };
         shared.batches = Batches::new(batching, &shared);
         keep_few_idle(&shared, &settings);
+        publish(&shared);
         members.push(Member::replica(&settings, &tls, number, &standing));
         let shared = Arc::new(shared);
         replicas.push(Replica {

@@ -17,6 +17,7 @@ use super::status::OutOfRotation;
 use super::{Replica, Replicas};
 use crate::error::{Error, Result, UnavailableReason};
 use crate::postgres::executor::{Deadline, Executor, Shared, after};
+use crate::postgres::observe::{self, Operation, figures, routed_call};
 
 /// The first pause between two questions to a replica that is not far enough, which doubles, and
 /// the longest.
@@ -76,7 +77,25 @@ impl Route {
     }
 
     /// Makes a read. It may be made several times, of which one counts.
-    pub(super) async fn read<T, F, Fut>(&self, call: F) -> Result<T>
+    pub(super) fn read<'a, T, F, Fut>(
+        &'a self,
+        operation: Operation,
+        call: F,
+    ) -> impl Future<Output = Result<T>> + Send + use<'a, T, F, Fut>
+    where
+        T: Send + 'a,
+        F: Fn(Executor) -> Fut + Send + Sync + 'a,
+        Fut: Future<Output = Result<T>> + Send + 'a,
+    {
+        routed_call(
+            &self.primary,
+            &self.standbys,
+            operation,
+            self.read_anywhere(call),
+        )
+    }
+
+    async fn read_anywhere<T, F, Fut>(&self, call: F) -> Result<T>
     where
         T: Send,
         F: Fn(Executor) -> Fut + Send + Sync,
@@ -103,6 +122,7 @@ impl Route {
             Need::News(mark) => Some(Learn::Anew(mark)),
         };
         self.replicas.primary.fetch_add(1, Relaxed);
+        observe::read(false);
         let on_primary = call(self.primary());
         let answer = match tried.contains(&true) || matches!(learn, Some(Learn::IfLost(_))) {
             // A part of the time is gone.
@@ -287,6 +307,8 @@ impl Route {
         match answer {
             Ok(value) if counts(&value) => {
                 busy.served();
+                figures::replica(index);
+                observe::read(true);
                 Attempt::Done(Ok(value))
             }
             Ok(_) => Attempt::Behind,

@@ -11,6 +11,7 @@ use super::position::Position;
 use super::repos::Routed;
 use super::state::State;
 use crate::error::Result;
+use crate::postgres::observe::{self, Operation};
 use crate::postgres::{PgStore, tx};
 use crate::repo::{CarRepo, UserRepo};
 use crate::store::{Store, Transaction, Tx, TxOptions};
@@ -112,7 +113,9 @@ impl Store for Session {
         let Some(routed) = &self.routed else {
             return self.store.begin(options).await;
         };
-        let inner = tx::transaction(&self.store.shared, &options).await?;
+        let begin = tx::transaction(&self.store.shared, &options);
+        let begin = observe::call(&self.store.shared, Operation::Begin, begin);
+        let inner = begin.await?;
         Ok(Tx::new(Noted {
             inner,
             log: Arc::clone(&routed.route.replicas.log),

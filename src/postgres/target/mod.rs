@@ -54,6 +54,7 @@ pub(super) use self::tls::RootCert;
 #[cfg(feature = "tls")]
 pub(super) use self::tls::TlsVersion;
 pub(super) use self::tls::{Negotiation, SslMode, Tls};
+use super::observe::{Host, Server};
 use crate::error::Result;
 
 /// One or more servers of one database, and how to talk to them.
@@ -209,6 +210,18 @@ impl Target {
     #[cfg(not(feature = "tls"))]
     pub(super) fn needs_tls(&self) -> bool {
         self.tls.is_needed() || self.channel_binding == ChannelBinding::Require
+    }
+
+    /// The servers and the database, for those who look on.
+    pub(super) fn server(&self) -> Server {
+        let host = |endpoint: &Endpoint| Host {
+            address: endpoint.address().into_owned(),
+            port: (!endpoint.is_socket()).then_some(endpoint.port),
+        };
+        // As the server has it: without a database, the one that has the user's name.
+        let database = self.dbname.as_ref().or(self.user.as_ref());
+        let hosts = self.endpoints.iter().map(host).collect();
+        Server::new(database.map(String::as_str), hosts)
     }
 
     /// The hosts, for logs: an [`Endpoint`] displays as `host:port` and nothing else.

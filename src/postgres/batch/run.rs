@@ -1,0 +1,176 @@
+//! Running batches on a lane, and handing out what comes of them.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::task::yield_now;
+use tokio::time::timeout;
+
+use super::lanes::{Answer, Caller, Lanes, Together, Waiting};
+use super::place::Place;
+use super::{Kind, PATIENCE};
+use crate::error::{Error, Failure, Result};
+use crate::postgres::error::unavailable;
+use crate::postgres::executor::Deadline;
+use crate::postgres::observe;
+
+/// Runs batches on a lane until nobody waits any more.
+pub(super) async fn run<K: Kind>(place: Place<K>) {
+    let lanes = Arc::clone(&place.lanes);
+    loop {
+        // Those who have just got their answers call again first, if they do, and are in the next
+        // batch.
+        yield_now().await;
+        let Some(latest) = lanes.goes_on(&place) else {
+            return;
+        };
+        let mut lease = match lanes.shared.lease(latest).await {
+            Ok(lease) => lease,
+            // How long to wait for a connection is up to those who wait.
+            Err(Error::PoolExhausted { .. }) => continue,
+            Err(error) => {
+                lanes.refuse(&error);
+                continue;
+            }
+        };
+        let batch = lanes.next_batch(&place);
+        let Some(deadline) = batch.iter().map(|waiting| waiting.caller.deadline).max() else {
+            continue;
+        };
+        lanes.sent.count(batch.len());
+        observe::batch(&lanes.shared.health.server, batch.len());
+        let (calls, callers): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|waiting| (waiting.call, waiting.caller))
+            .unzip();
+        let sent = Instant::now();
+        let calls_sent = calls.len();
+        let work = deadline.bound(K::run(&mut lease, calls));
+        // If nobody is left, the drop of the lease cancels it.
+        if let Some(answers) = unless_forsaken(&callers, work).await {
+            let answers = answers.map_err(|error| lanes.shared.timed_out(error, sent));
+            drop(lease);
+            hand_out(
+                callers,
+                answers,
+                Together {
+                    calls: calls_sent,
+                    sent,
+                },
+            );
+        }
+    }
+}
+
+impl<K: Kind> Lanes<K> {
+    /// Takes out of the queue what may go together now.
+    fn next_batch(&self, place: &Place<K>) -> Vec<Waiting<K>> {
+        let mut state = self.state();
+        if let Some(lane) = place.own(&mut state) {
+            lane.taken = Some(Instant::now());
+        }
+        let mut batch = Vec::with_capacity(state.waiting.len().min(self.max_batch));
+        while batch.len() < self.max_batch {
+            let Some(waiting) = state.waiting.pop_front() else {
+                break;
+            };
+            // Who has gone away is left out.
+            if !waiting.caller.answer.is_closed() {
+                batch.push(waiting);
+            }
+        }
+        batch
+    }
+
+    /// Until when those who wait have time, if there is more to do on this lane. It is freed if
+    /// nobody waits.
+    fn goes_on(&self, place: &Place<K>) -> Option<Deadline> {
+        let mut state = self.state();
+        let latest = state.waiting.iter().map(|one| one.caller.deadline).max();
+        let lane = place.own(&mut state)?;
+        if latest.is_none() {
+            lane.taken = None;
+        }
+        latest
+    }
+
+    /// Tells everybody who waits why there is no connection.
+    fn refuse(&self, error: &Error) {
+        let waiting = std::mem::take(&mut self.state().waiting);
+        for waiting in waiting {
+            waiting.caller.tell(Answer::Done(Err(repeat(error)), None));
+        }
+    }
+}
+
+/// The result of the work, unless everybody who waits for it has gone away.
+async fn unless_forsaken<K: Kind, T>(
+    callers: &[Caller<K>],
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    loop {
+        match timeout(PATIENCE, work.as_mut()).await {
+            Ok(result) => return Some(result),
+            Err(_) if callers.iter().all(|caller| caller.answer.is_closed()) => return None,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Tells everybody how it went.
+fn hand_out<K: Kind>(
+    callers: Vec<Caller<K>>,
+    answers: Result<Vec<Option<K::Answer>>>,
+    together: Together,
+) {
+    let done = |answer| Answer::Done(answer, Some(together));
+    match answers {
+        Ok(answers) => {
+            for (caller, answer) in callers.into_iter().zip(answers) {
+                caller.tell(answer.map_or(Answer::Alone, |answer| done(Ok(answer))));
+            }
+        }
+        Err(error) if K::WRITES && !stored_nothing(&error) => {
+            for caller in callers {
+                caller.tell(done(Err(repeat(&error))));
+            }
+        }
+        Err(_) => callers
+            .into_iter()
+            .for_each(|caller| caller.tell(Answer::Alone)),
+    }
+}
+
+/// Whether it is certain that nothing of a batch was stored: the server has said so.
+fn stored_nothing(error: &Error) -> bool {
+    match error {
+        Error::Conflict(_) => true,
+        Error::Database(failure) => failure.sqlstate().is_some(),
+        Error::Unavailable { reason, .. } => reason.stored_nothing(),
+        _ => false,
+    }
+}
+
+/// The same error for one more caller. Its source is the same in words.
+fn repeat(error: &Error) -> Error {
+    match error {
+        Error::Unavailable { reason, source } => unavailable(
+            reason.clone(),
+            source
+                .as_ref()
+                .map(|source| match source.downcast_ref::<Failure>() {
+                    Some(failure) => failure.clone().into(),
+                    None => source.to_string().into(),
+                }),
+        ),
+        Error::Timeout { after } => Error::Timeout { after: *after },
+        Error::Config { reason } => Error::Config {
+            reason: reason.clone(),
+        },
+        Error::Database(failure) => Error::Database(failure.clone()),
+        other => Error::Database(Failure::new(other.to_string())),
+    }
+}
