@@ -119,88 +119,101 @@ fn cars(rows: &[Row]) -> Result<Vec<Car>> {
 impl CarRepo for PgCars {
     async fn buy(&self, new: &NewCar) -> Result<Car> {
         self.executor
-            .call(Operation::Buy, async {
-                let owner = new.owner_id();
-                let key = new.purchase_key().map(|key| key.get());
-                let deadline = self.executor.deadline();
-                let alone = pin!(async {
-                    let params: &Params<'_> = &[&new.model(), &owner.get(), &key];
-                    let row = self.executor.query_opt_by(deadline, &BUY, params).await?;
-                    car(&row.ok_or(Error::UnknownOwner { owner, index: None })?)
-                });
-                let car = match (self.executor.batches(), key) {
-                    (Some(batches), None) => {
-                        batches.buy.call(deadline, || new.clone(), alone).await?
+            .call(
+                Operation::Buy,
+                pin!(async {
+                    let owner = new.owner_id();
+                    let key = new.purchase_key().map(|key| key.get());
+                    let deadline = self.executor.deadline();
+                    let alone = pin!(async {
+                        let params: &Params<'_> = &[&new.model(), &owner.get(), &key];
+                        let row = self.executor.query_opt_by(deadline, &BUY, params).await?;
+                        car(&row.ok_or(Error::UnknownOwner { owner, index: None })?)
+                    });
+                    let car = match (self.executor.batches(), key) {
+                        (Some(batches), None) => {
+                            batches.buy.call(deadline, || new.clone(), alone).await?
+                        }
+                        (Some(batches), Some(key)) => {
+                            let buy = &batches.buy_with_key;
+                            buy.call(deadline, || (new.clone(), key), alone).await?
+                        }
+                        (None, _) => alone.await?,
+                    };
+                    match new.describes(&car) {
+                        true => Ok(car),
+                        false => Err(Error::PurchaseKeyReused { index: None }),
                     }
-                    (Some(batches), Some(key)) => {
-                        let buy = &batches.buy_with_key;
-                        buy.call(deadline, || (new.clone(), key), alone).await?
-                    }
-                    (None, _) => alone.await?,
-                };
-                match new.describes(&car) {
-                    true => Ok(car),
-                    false => Err(Error::PurchaseKeyReused { index: None }),
-                }
-            })
+                }),
+            )
             .await
     }
 
     async fn buy_many(&self, new: &[NewCar]) -> Result<Vec<Car>> {
         self.executor
-            .call(Operation::BuyMany, async {
-                Purchases::new(new).buy(&self.executor).await
-            })
+            .call(
+                Operation::BuyMany,
+                pin!(async { Purchases::new(new).buy(&self.executor).await }),
+            )
             .await
     }
 
     async fn get(&self, id: CarId) -> Result<Option<Car>> {
         self.executor
-            .call(Operation::GetCar, async {
-                let (id, deadline) = (id.get(), self.executor.deadline());
-                let alone = pin!(async {
-                    let row = self.executor.query_opt_by(deadline, &GET, &[&id]).await?;
-                    row.as_ref().map(car).transpose()
-                });
-                match self.executor.batches() {
-                    Some(batches) => batches.car_by_id.call(deadline, || id, alone).await,
-                    None => alone.await,
-                }
-            })
+            .call(
+                Operation::GetCar,
+                pin!(async {
+                    let (id, deadline) = (id.get(), self.executor.deadline());
+                    let alone = pin!(async {
+                        let row = self.executor.query_opt_by(deadline, &GET, &[&id]).await?;
+                        row.as_ref().map(car).transpose()
+                    });
+                    match self.executor.batches() {
+                        Some(batches) => batches.car_by_id.call(deadline, || id, alone).await,
+                        None => alone.await,
+                    }
+                }),
+            )
             .await
     }
 
     async fn owned_by(&self, owner: UserId) -> Result<Vec<Car>> {
         self.executor
-            .call(Operation::OwnedBy, async {
-                let (owner, deadline) = (owner.get(), self.executor.deadline());
-                let alone = pin!(async {
-                    let params: &Params<'_> = &[&owner];
-                    cars(&self.executor.query_by(deadline, &OWNED_BY, params).await?)
-                });
-                match self.executor.batches() {
-                    Some(batches) => batches.owned_by.call(deadline, || owner, alone).await,
-                    None => alone.await,
-                }
-            })
+            .call(
+                Operation::OwnedBy,
+                pin!(async {
+                    let (owner, deadline) = (owner.get(), self.executor.deadline());
+                    let alone = pin!(async {
+                        let params: &Params<'_> = &[&owner];
+                        cars(&self.executor.query_by(deadline, &OWNED_BY, params).await?)
+                    });
+                    match self.executor.batches() {
+                        Some(batches) => batches.owned_by.call(deadline, || owner, alone).await,
+                        None => alone.await,
+                    }
+                }),
+            )
             .await
     }
 
     async fn owned_by_many(&self, owners: &[UserId]) -> Result<BTreeMap<UserId, Vec<Car>>> {
         self.executor
-            .call(Operation::OwnedByMany, async {
-                let mut owned: BTreeMap<_, Vec<_>> =
-                    owners.iter().map(|owner| (*owner, Vec::new())).collect();
-                if owned.is_empty() {
-                    return Ok(owned);
-                }
-                let ids: Vec<i64> = owned.keys().map(|owner| owner.get()).collect();
-                for row in &self.executor.query(&OWNED_BY_MANY, &[&ids]).await? {
-                    let car = car(row)?;
-                    owned.entry(car.owner_id).or_default().push(car);
-                }
-                Ok(owned)
-            })
+            .call(
+                Operation::OwnedByMany,
+                pin!(async {
+                    let mut owned: BTreeMap<_, Vec<_>> =
+                        owners.iter().map(|owner| (*owner, Vec::new())).collect();
+                    if owned.is_empty() {
+                        return Ok(owned);
+                    }
+                    let ids: Vec<i64> = owned.keys().map(|owner| owner.get()).collect();
+                    for row in &self.executor.query(&OWNED_BY_MANY, &[&ids]).await? {
+                        let car = car(row)?;
+                        owned.entry(car.owner_id).or_default().push(car);
+                    }
+                    Ok(owned)
+                }),
+            )
             .await
     }
 
@@ -210,16 +223,19 @@ impl CarRepo for PgCars {
         page: PageRequest<CarId>,
     ) -> Result<Page<Car, CarId>> {
         self.executor
-            .call(Operation::ListOwnedBy, async {
-                let rows = match row::range(page.start().map(|id| id.get()), page.limit()) {
-                    Some((first, limit)) => {
-                        let params: &Params<'_> = &[&owner.get(), &first, &limit];
-                        self.executor.query(&LIST_OWNED_BY, params).await?
-                    }
-                    None => Vec::new(),
-                };
-                Ok(Page::cut(cars(&rows)?, &page, |car| car.id))
-            })
+            .call(
+                Operation::ListOwnedBy,
+                pin!(async {
+                    let rows = match row::range(page.start().map(|id| id.get()), page.limit()) {
+                        Some((first, limit)) => {
+                            let params: &Params<'_> = &[&owner.get(), &first, &limit];
+                            self.executor.query(&LIST_OWNED_BY, params).await?
+                        }
+                        None => Vec::new(),
+                    };
+                    Ok(Page::cut(cars(&rows)?, &page, |car| car.id))
+                }),
+            )
             .await
     }
 
@@ -229,40 +245,49 @@ impl CarRepo for PgCars {
 
     async fn transfer(&self, id: CarId, from: UserId, to: UserId) -> Result<Car> {
         self.executor
-            .call(Operation::Transfer, async {
-                let row = self
-                    .executor
-                    .query_one(&TRANSFER, &[&id.get(), &from.get(), &to.get()])
-                    .await?;
-                if !row::is_missing(&row, 0) {
-                    return car(&row);
-                }
-                match row::computed::<Option<i64>>(&row, 3)? {
-                    None => Err(Error::CarNotFound { id }),
-                    Some(owner) if owner != from.get() => Err(Error::NotOwner { car: id, from }),
-                    Some(_) => Err(Error::UnknownOwner {
-                        owner: to,
-                        index: None,
-                    }),
-                }
-            })
+            .call(
+                Operation::Transfer,
+                pin!(async {
+                    let row = self
+                        .executor
+                        .query_one(&TRANSFER, &[&id.get(), &from.get(), &to.get()])
+                        .await?;
+                    if !row::is_missing(&row, 0) {
+                        return car(&row);
+                    }
+                    match row::computed::<Option<i64>>(&row, 3)? {
+                        None => Err(Error::CarNotFound { id }),
+                        Some(owner) if owner != from.get() => {
+                            Err(Error::NotOwner { car: id, from })
+                        }
+                        Some(_) => Err(Error::UnknownOwner {
+                            owner: to,
+                            index: None,
+                        }),
+                    }
+                }),
+            )
             .await
     }
 
     async fn delete(&self, id: CarId) -> Result<bool> {
         self.executor
-            .call(Operation::DeleteCar, async {
-                let row = self.executor.query_opt(&DELETE, &[&id.get()]).await?;
-                Ok(row.is_some())
-            })
+            .call(
+                Operation::DeleteCar,
+                pin!(async {
+                    let row = self.executor.query_opt(&DELETE, &[&id.get()]).await?;
+                    Ok(row.is_some())
+                }),
+            )
             .await
     }
 
     async fn count(&self) -> Result<u64> {
         self.executor
-            .call(Operation::CountCars, async {
-                row::count(&self.executor.query_one(&COUNT, &[]).await?)
-            })
+            .call(
+                Operation::CountCars,
+                pin!(async { row::count(&self.executor.query_one(&COUNT, &[]).await?) }),
+            )
             .await
     }
 }

@@ -1,6 +1,7 @@
 //! Runs one statement: on a connection of the pool or in a transaction, within the time that the
 //! call has.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -331,7 +332,11 @@ impl Executor {
     }
 
     /// Observes a call of a repository.
-    pub(super) fn call<F>(&self, operation: Operation, work: F) -> Observed<'_, F> {
+    pub(super) fn call<'a, 'w, F>(
+        &'a self,
+        operation: Operation,
+        work: Pin<&'w mut F>,
+    ) -> Observed<'a, 'w, F> {
         let shared = match self {
             Executor::Pool(shared) => shared,
             Executor::Transaction(tx) => &tx.shared,

@@ -1,5 +1,7 @@
 //! Everything in a table, in chunks that are a statement each.
 
+use std::pin::pin;
+
 use futures_util::stream::BoxStream;
 use tokio_postgres::Row;
 
@@ -23,8 +25,8 @@ pub(super) fn stream<'a, T: Send + 'a>(
     decode: fn(&Row) -> Result<T>,
 ) -> BoxStream<'a, Result<T>> {
     walk(move |after| async move {
-        let chunk = executor.call(operation, chunk(executor, statement, after));
-        let (rows, next) = chunk.await?;
+        let chunk = pin!(chunk(executor, statement, after));
+        let (rows, next) = executor.call(operation, chunk).await?;
         Ok((rows.into_iter().map(move |row| decode(&row)), next))
     })
 }

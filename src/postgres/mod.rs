@@ -33,6 +33,7 @@ mod users;
 mod wanted;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -271,7 +272,7 @@ impl PgStore {
     /// Those of the connection.
     pub async fn ping(&self) -> Result<()> {
         let executor = Executor::Pool(Arc::clone(&self.shared));
-        let ping = executor.query_one(&PING, &[]);
+        let ping = pin!(executor.query_one(&PING, &[]));
         executor.call(Operation::Ping, ping).await.map(drop)
     }
 
@@ -310,7 +311,7 @@ impl PgStore {
     /// Those of the connection: as long as the server cannot be reached, nobody knows.
     pub async fn commit_outcome(&self, token: &CommitToken) -> Result<CommitOutcome> {
         let executor = Executor::Pool(Arc::clone(&self.shared));
-        let outcome = outcome::outcome(&executor, token);
+        let outcome = pin!(outcome::outcome(&executor, token));
         executor.call(Operation::CommitOutcome, outcome).await
     }
 
@@ -373,7 +374,7 @@ impl Store for PgStore {
     }
 
     async fn begin(&self, options: TxOptions) -> Result<Tx> {
-        let begin = tx::begin(&self.shared, &options);
+        let begin = pin!(tx::begin(&self.shared, &options));
         observe::call(&self.shared, Operation::Begin, begin).await
     }
 }

@@ -1,5 +1,6 @@
 //! The transaction as an owned value: a connection, what has failed on it, and whether it is over.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
@@ -370,43 +371,59 @@ impl Transaction for PgTransaction {
     }
 
     async fn commit(&self) -> Result<()> {
-        observe::call(&self.inner.shared, Operation::Commit, async {
-            self.inner.commit(self.inner.deadline()).await
-        })
+        observe::call(
+            &self.inner.shared,
+            Operation::Commit,
+            pin!(async { self.inner.commit(self.inner.deadline()).await }),
+        )
         .await
     }
 
     async fn rollback(&self) -> Result<()> {
-        observe::call(&self.inner.shared, Operation::Rollback, async {
-            self.inner.rollback(self.inner.deadline()).await
-        })
+        observe::call(
+            &self.inner.shared,
+            Operation::Rollback,
+            pin!(async { self.inner.rollback(self.inner.deadline()).await }),
+        )
         .await
     }
 
     async fn savepoint(&self) -> Result<u32> {
-        observe::call(&self.inner.shared, Operation::Savepoint, async {
-            let tx = &self.inner;
-            let work = async { tx.save(&mut *tx.state.lock().await).await };
-            tx.in_time(tx.deadline(), work).await
-        })
+        observe::call(
+            &self.inner.shared,
+            Operation::Savepoint,
+            pin!(async {
+                let tx = &self.inner;
+                let work = async { tx.save(&mut *tx.state.lock().await).await };
+                tx.in_time(tx.deadline(), work).await
+            }),
+        )
         .await
     }
 
     async fn release(&self, level: u32) -> Result<()> {
-        observe::call(&self.inner.shared, Operation::Release, async {
-            let tx = &self.inner;
-            let work = async { tx.release(&mut *tx.state.lock().await, level).await };
-            tx.in_time(tx.deadline(), work).await
-        })
+        observe::call(
+            &self.inner.shared,
+            Operation::Release,
+            pin!(async {
+                let tx = &self.inner;
+                let work = async { tx.release(&mut *tx.state.lock().await, level).await };
+                tx.in_time(tx.deadline(), work).await
+            }),
+        )
         .await
     }
 
     async fn rollback_to(&self, level: u32) -> Result<()> {
-        observe::call(&self.inner.shared, Operation::RollbackTo, async {
-            let tx = &self.inner;
-            let work = async { tx.undo(&mut *tx.state.lock().await, level).await };
-            tx.in_time(tx.deadline(), work).await
-        })
+        observe::call(
+            &self.inner.shared,
+            Operation::RollbackTo,
+            pin!(async {
+                let tx = &self.inner;
+                let work = async { tx.undo(&mut *tx.state.lock().await, level).await };
+                tx.in_time(tx.deadline(), work).await
+            }),
+        )
         .await
     }
 

@@ -174,100 +174,120 @@ pub(super) fn registration(row: &Row) -> Result<Registration> {
 impl UserRepo for PgUsers {
     async fn register(&self, new: &NewUser) -> Result<Registration> {
         self.executor
-            .call(Operation::Register, async {
-                new.check()?;
-                let deadline = self.executor.deadline();
-                let alone = pin!(async {
-                    let params: &Params<'_> = &[&new.username(), &new.date(), &new.role_text()];
-                    let row = self.executor.query_opt_by(deadline, &REGISTER, params);
-                    registration(&row.await?.ok_or_else(error::no_row)?)
-                });
-                match self.executor.batches() {
-                    Some(batches) => {
-                        let register = &batches.register;
-                        register.call(deadline, || new.clone(), alone).await
+            .call(
+                Operation::Register,
+                pin!(async {
+                    new.check()?;
+                    let deadline = self.executor.deadline();
+                    let alone = pin!(async {
+                        let params: &Params<'_> = &[&new.username(), &new.date(), &new.role_text()];
+                        let row = self.executor.query_opt_by(deadline, &REGISTER, params);
+                        registration(&row.await?.ok_or_else(error::no_row)?)
+                    });
+                    match self.executor.batches() {
+                        Some(batches) => {
+                            let register = &batches.register;
+                            register.call(deadline, || new.clone(), alone).await
+                        }
+                        None => alone.await,
                     }
-                    None => alone.await,
-                }
-            })
+                }),
+            )
             .await
     }
 
     async fn register_many(&self, new: &[NewUser]) -> Result<Vec<Registration>> {
         self.executor
-            .call(Operation::RegisterMany, async {
-                NewUser::check_all(new)?;
-                Registrations::new(new, &REGISTER_MANY, registration)
-                    .register(&self.executor)
-                    .await
-            })
+            .call(
+                Operation::RegisterMany,
+                pin!(async {
+                    NewUser::check_all(new)?;
+                    Registrations::new(new, &REGISTER_MANY, registration)
+                        .register(&self.executor)
+                        .await
+                }),
+            )
             .await
     }
 
     async fn get(&self, id: UserId) -> Result<Option<User>> {
         self.executor
-            .call(Operation::GetUser, async {
-                let (id, deadline) = (id.get(), self.executor.deadline());
-                let alone = pin!(async {
-                    let row = self.executor.query_opt_by(deadline, &GET, &[&id]).await?;
-                    row.as_ref().map(user).transpose()
-                });
-                match self.executor.batches() {
-                    Some(batches) => batches.user_by_id.call(deadline, || id, alone).await,
-                    None => alone.await,
-                }
-            })
+            .call(
+                Operation::GetUser,
+                pin!(async {
+                    let (id, deadline) = (id.get(), self.executor.deadline());
+                    let alone = pin!(async {
+                        let row = self.executor.query_opt_by(deadline, &GET, &[&id]).await?;
+                        row.as_ref().map(user).transpose()
+                    });
+                    match self.executor.batches() {
+                        Some(batches) => batches.user_by_id.call(deadline, || id, alone).await,
+                        None => alone.await,
+                    }
+                }),
+            )
             .await
     }
 
     async fn get_many(&self, ids: &[UserId]) -> Result<Vec<User>> {
         self.executor
-            .call(Operation::GetUsers, async {
-                if ids.is_empty() {
-                    return Ok(Vec::new());
-                }
-                let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
-                let rows = self.executor.query(&GET_MANY, &[&ids]).await?;
-                rows.iter().map(user).collect()
-            })
+            .call(
+                Operation::GetUsers,
+                pin!(async {
+                    if ids.is_empty() {
+                        return Ok(Vec::new());
+                    }
+                    let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
+                    let rows = self.executor.query(&GET_MANY, &[&ids]).await?;
+                    rows.iter().map(user).collect()
+                }),
+            )
             .await
     }
 
     async fn get_by_username(&self, username: &str) -> Result<Option<User>> {
         self.executor
-            .call(Operation::GetByUsername, async {
-                if !storable(username) {
-                    return Ok(None);
-                }
-                let deadline = self.executor.deadline();
-                let alone = pin!(async {
-                    let params: &Params<'_> = &[&username];
-                    let row = self
-                        .executor
-                        .query_opt_by(deadline, &GET_BY_USERNAME, params);
-                    row.await?.as_ref().map(user).transpose()
-                });
-                match self.executor.batches() {
-                    Some(batches) => {
-                        let by_name = &batches.user_by_name;
-                        by_name.call(deadline, || username.to_owned(), alone).await
+            .call(
+                Operation::GetByUsername,
+                pin!(async {
+                    if !storable(username) {
+                        return Ok(None);
                     }
-                    None => alone.await,
-                }
-            })
+                    let deadline = self.executor.deadline();
+                    let alone = pin!(async {
+                        let params: &Params<'_> = &[&username];
+                        let row = self
+                            .executor
+                            .query_opt_by(deadline, &GET_BY_USERNAME, params);
+                        row.await?.as_ref().map(user).transpose()
+                    });
+                    match self.executor.batches() {
+                        Some(batches) => {
+                            let by_name = &batches.user_by_name;
+                            by_name.call(deadline, || username.to_owned(), alone).await
+                        }
+                        None => alone.await,
+                    }
+                }),
+            )
             .await
     }
 
     async fn list(&self, page: PageRequest<UserId>) -> Result<Page<User, UserId>> {
         self.executor
-            .call(Operation::ListUsers, async {
-                let rows = match row::range(page.start().map(|id| id.get()), page.limit()) {
-                    Some((first, limit)) => self.executor.query(&LIST, &[&first, &limit]).await?,
-                    None => Vec::new(),
-                };
-                let users = rows.iter().map(user).collect::<Result<Vec<_>>>()?;
-                Ok(Page::cut(users, &page, |user| user.id))
-            })
+            .call(
+                Operation::ListUsers,
+                pin!(async {
+                    let rows = match row::range(page.start().map(|id| id.get()), page.limit()) {
+                        Some((first, limit)) => {
+                            self.executor.query(&LIST, &[&first, &limit]).await?
+                        }
+                        None => Vec::new(),
+                    };
+                    let users = rows.iter().map(user).collect::<Result<Vec<_>>>()?;
+                    Ok(Page::cut(users, &page, |user| user.id))
+                }),
+            )
             .await
     }
 
@@ -277,60 +297,72 @@ impl UserRepo for PgUsers {
 
     async fn set_role(&self, id: UserId, role: Role) -> Result<User> {
         self.executor
-            .call(Operation::SetRole, async {
-                let row = self
-                    .executor
-                    .query_opt(&SET_ROLE, &[&id.get(), &role.as_str()])
-                    .await?;
-                user(&row.ok_or(Error::UserNotFound { id })?)
-            })
+            .call(
+                Operation::SetRole,
+                pin!(async {
+                    let row = self
+                        .executor
+                        .query_opt(&SET_ROLE, &[&id.get(), &role.as_str()])
+                        .await?;
+                    user(&row.ok_or(Error::UserNotFound { id })?)
+                }),
+            )
             .await
     }
 
     async fn rename(&self, id: UserId, username: &str) -> Result<User> {
         self.executor
-            .call(Operation::Rename, async {
-                check_name(Field::Username, username)?;
-                let row = self
-                    .executor
-                    .query_one(&RENAME, &[&id.get(), &username])
-                    .await
-                    .map_err(error::username_taken)?;
-                if row::computed(&row, 4)? {
-                    return Err(Error::UsernameTaken);
-                }
-                match row::is_missing(&row, 0) {
-                    true => Err(Error::UserNotFound { id }),
-                    false => user(&row),
-                }
-            })
+            .call(
+                Operation::Rename,
+                pin!(async {
+                    check_name(Field::Username, username)?;
+                    let row = self
+                        .executor
+                        .query_one(&RENAME, &[&id.get(), &username])
+                        .await
+                        .map_err(error::username_taken)?;
+                    if row::computed(&row, 4)? {
+                        return Err(Error::UsernameTaken);
+                    }
+                    match row::is_missing(&row, 0) {
+                        true => Err(Error::UserNotFound { id }),
+                        false => user(&row),
+                    }
+                }),
+            )
             .await
     }
 
     async fn delete(&self, id: UserId) -> Result<bool> {
         self.executor
-            .call(Operation::DeleteUser, async {
-                let row = self
-                    .executor
-                    .query_one(&DELETE, &[&id.get()])
-                    .await
-                    .map_err(|error| error::owns_cars(error, id))?;
-                let (gone, owned): (bool, bool) =
-                    (row::computed(&row, 0)?, row::computed(&row, 1)?);
-                match owned && !gone {
-                    true => Err(Error::UserOwnsCars { id }),
-                    false => Ok(gone),
-                }
-            })
+            .call(
+                Operation::DeleteUser,
+                pin!(async {
+                    let row = self
+                        .executor
+                        .query_one(&DELETE, &[&id.get()])
+                        .await
+                        .map_err(|error| error::owns_cars(error, id))?;
+                    let (gone, owned): (bool, bool) =
+                        (row::computed(&row, 0)?, row::computed(&row, 1)?);
+                    match owned && !gone {
+                        true => Err(Error::UserOwnsCars { id }),
+                        false => Ok(gone),
+                    }
+                }),
+            )
             .await
     }
 
     async fn count(&self) -> Result<u64> {
         self.executor
-            .call(Operation::CountUsers, async {
-                let row = self.executor.query_one(&COUNT, &[]).await?;
-                row::count(&row)
-            })
+            .call(
+                Operation::CountUsers,
+                pin!(async {
+                    let row = self.executor.query_one(&COUNT, &[]).await?;
+                    row::count(&row)
+                }),
+            )
             .await
     }
 }

@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use pin_project_lite::pin_project;
 use tracing::Span;
 
 use self::end::End;
@@ -52,18 +51,20 @@ impl Default for Slow {
     }
 }
 
-pin_project! {
-    /// A call that is observed.
-    pub(super) struct Observed<'a, F> {
-        // `None` inside another call.
-        call: Option<Call<'a>>,
-        #[pin]
-        work: F,
-    }
+/// A call that is observed. Its work stays where it is: a future of some size, which would be moved
+/// twice on its way in here.
+pub(super) struct Observed<'a, 'w, F> {
+    /// `None` inside another call.
+    call: Option<Call<'a>>,
+    work: Pin<&'w mut F>,
 }
 
 /// Observes a call on this store, from now on.
-pub(super) fn call<F>(shared: &Shared, operation: Operation, work: F) -> Observed<'_, F> {
+pub(super) fn call<'a, 'w, F>(
+    shared: &'a Shared,
+    operation: Operation,
+    work: Pin<&'w mut F>,
+) -> Observed<'a, 'w, F> {
     Observed {
         call: Call::new(shared, operation, None),
         work,
@@ -71,30 +72,31 @@ pub(super) fn call<F>(shared: &Shared, operation: Operation, work: F) -> Observe
 }
 
 /// The same for a call that may run on a replica: one of these.
-pub(super) fn routed_call<'a, F>(
+pub(super) fn routed_call<'a, 'w, F>(
     primary: &'a Shared,
     replicas: &'a [Arc<Shared>],
     operation: Operation,
-    work: F,
-) -> Observed<'a, F> {
+    work: Pin<&'w mut F>,
+) -> Observed<'a, 'w, F> {
     Observed {
         call: Call::new(primary, operation, Some(replicas)),
         work,
     }
 }
 
-impl<T, F: Future<Output = Result<T>>> Future for Observed<'_, F> {
+impl<T, F: Future<Output = Result<T>>> Future for Observed<'_, '_, F> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Some(call) = this.call else {
-            return this.work.poll(cx);
+        let this = self.get_mut();
+        let work = this.work.as_mut();
+        let Some(call) = &mut this.call else {
+            return work.poll(cx);
         };
         let ended = {
             let _span = call.span.enter();
             let _current = figures::lend(&mut call.figures);
-            this.work.poll(cx)
+            work.poll(cx)
         };
         if let Poll::Ready(result) = &ended {
             call.end(result.as_ref().err());

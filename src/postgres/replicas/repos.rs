@@ -1,6 +1,7 @@
 //! The repositories of a store with replicas.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -41,7 +42,7 @@ impl Routed {
         let replicas = &self.route.replicas;
         match &self.route.session {
             Some(session) => {
-                let write = session.write(&replicas.log, replicas.doubt, call);
+                let write = pin!(session.write(&replicas.log, replicas.doubt, call));
                 let primary = self.route.primary();
                 primary.call(operation, write).await
             }

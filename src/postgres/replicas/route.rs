@@ -77,22 +77,14 @@ impl Route {
     }
 
     /// Makes a read. It may be made several times, of which one counts.
-    pub(super) fn read<'a, T, F, Fut>(
-        &'a self,
-        operation: Operation,
-        call: F,
-    ) -> impl Future<Output = Result<T>> + Send + use<'a, T, F, Fut>
+    pub(super) async fn read<T, F, Fut>(&self, operation: Operation, call: F) -> Result<T>
     where
-        T: Send + 'a,
-        F: Fn(Executor) -> Fut + Send + Sync + 'a,
-        Fut: Future<Output = Result<T>> + Send + 'a,
+        T: Send,
+        F: Fn(Executor) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T>> + Send,
     {
-        routed_call(
-            &self.primary,
-            &self.standbys,
-            operation,
-            self.read_anywhere(call),
-        )
+        let work = pin!(self.read_anywhere(call));
+        routed_call(&self.primary, &self.standbys, operation, work).await
     }
 
     async fn read_anywhere<T, F, Fut>(&self, call: F) -> Result<T>

@@ -1,6 +1,7 @@
 //! A session: what it reads is never older than what it has written.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,7 +114,7 @@ impl Store for Session {
         let Some(routed) = &self.routed else {
             return self.store.begin(options).await;
         };
-        let begin = tx::transaction(&self.store.shared, &options);
+        let begin = pin!(tx::transaction(&self.store.shared, &options));
         let begin = observe::call(&self.store.shared, Operation::Begin, begin);
         let inner = begin.await?;
         Ok(Tx::new(Noted {
