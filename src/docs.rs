@@ -15,14 +15,11 @@
 // A page links to others by reference, `[text][FILE.md#heading]`, and ends with the places of these
 // files. In front of it stand the places on this site, and the first one counts.
 
-/// A page, compiled as it stands. Some of the code needs these features.
+/// A page, as it stands.
 macro_rules! page {
     ($name:ident, $file:literal) => {
         #[doc = include_str!("../docs/links.txt")]
-        #[cfg_attr(
-                    any(not(doctest), all(feature = "contract", feature = "serde")),
-                    doc = include_str!($file)
-                )]
+        #[doc = include_str!($file)]
         pub mod $name {}
     };
 }

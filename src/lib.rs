@@ -90,8 +90,10 @@
 
 #[cfg(feature = "contract")]
 pub mod contract;
-// The pages of `docs/`, as documentation and as code that is compiled and run.
+// The pages of `docs/` are documentation, and where their code has the features that it needs it is
+// compiled and run.
 #[cfg(any(doc, doctest))]
+#[cfg(any(not(doctest), all(feature = "contract", feature = "serde")))]
 pub mod docs;
 mod error;
 #[cfg(feature = "memory")]

@@ -32,10 +32,11 @@ pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 #[non_exhaustive]
 pub enum Error {
     /// [`rename`](crate::UserRepo::rename) to a name that another user has.
+    /// [More](crate::docs::errors#usernametaken).
     #[error("the username is taken by another user")]
     UsernameTaken,
 
-    /// A car was to go to a user that does not exist.
+    /// A car was to go to a user that does not exist. [More](crate::docs::errors#unknownowner).
     #[error("{}there is no user {owner} to own the car", At(*index))]
     UnknownOwner {
         /// The owner asked for.
@@ -45,20 +46,21 @@ pub enum Error {
     },
 
     /// A user cannot be deleted while there are cars to its name.
+    /// [More](crate::docs::errors#userownscars).
     #[error("user {id} owns cars and cannot be deleted")]
     UserOwnsCars {
         /// The user.
         id: UserId,
     },
 
-    /// There is no such user to change.
+    /// There is no such user to change. [More](crate::docs::errors#usernotfound).
     #[error("there is no user {id}")]
     UserNotFound {
         /// The user asked for.
         id: UserId,
     },
 
-    /// There is no such car to change.
+    /// There is no such car to change. [More](crate::docs::errors#carnotfound).
     #[error("there is no car {id}")]
     CarNotFound {
         /// The car asked for.
@@ -66,6 +68,7 @@ pub enum Error {
     },
 
     /// The car to be transferred is not owned by the user it should come from.
+    /// [More](crate::docs::errors#notowner).
     #[error("car {car} is not owned by user {from}")]
     NotOwner {
         /// The car.
@@ -75,29 +78,31 @@ pub enum Error {
     },
 
     /// The purchase key belongs to a purchase of another model or for another owner.
+    /// [More](crate::docs::errors#purchasekeyreused).
     #[error("{}the purchase key was used for another purchase", At(*index))]
     PurchaseKeyReused {
         /// In a call with many items: which one, counted from 0.
         index: Option<usize>,
     },
 
-    /// The caller's input is not acceptable. Nothing was sent.
+    /// The caller's input is not acceptable. Nothing was sent. [More](crate::docs::errors#invalid).
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
 
     /// Two transactions got in each other's way (SQLSTATE 40001 or 40P01) and this one gave way.
     /// It has to be run again from its beginning;
     /// [`StoreExt::transaction`](crate::StoreExt::transaction) does.
+    /// [More](crate::docs::errors#conflict).
     #[error("gave way to a concurrent transaction: {0}")]
     Conflict(#[source] Failure),
 
     /// The transaction was not committed, because something in it failed before. Nothing of it is
-    /// stored.
+    /// stored. [More](crate::docs::errors#rolledback).
     #[error("the transaction was rolled back, because in it: {0}")]
     RolledBack(#[source] Failure),
 
     /// The connection was lost, or the time was over, while a commit was under way: it may have
-    /// happened or not.
+    /// happened or not. [More](crate::docs::errors#commitunknown).
     #[error("the answer to the commit was lost, so its outcome is not known")]
     CommitUnknown {
         /// Asks later how it ended.
@@ -105,10 +110,12 @@ pub enum Error {
     },
 
     /// The transaction has ended already, or a savepoint in it was left out of turn.
+    /// [More](crate::docs::errors#transactionclosed).
     #[error("the transaction has ended")]
     TransactionClosed,
 
     /// The server did not answer in time. A write outside a transaction may have happened.
+    /// [More](crate::docs::errors#timeout).
     #[error("no answer within {}", Seconds(*.after))]
     Timeout {
         /// How long the call had.
@@ -116,14 +123,14 @@ pub enum Error {
     },
 
     /// Every connection of the pool was in use for all of the time that the call could wait.
-    /// Nothing was sent.
+    /// Nothing was sent. [More](crate::docs::errors#poolexhausted).
     #[error("all connections of the pool were in use for {}", Seconds(*.waited))]
     PoolExhausted {
         /// How long the call waited.
         waited: Duration,
     },
 
-    /// There is no usable connection to the database.
+    /// There is no usable connection to the database. [More](crate::docs::errors#unavailable).
     #[error("the database is unavailable: {reason}")]
     Unavailable {
         /// What stands in the way.
@@ -133,7 +140,7 @@ pub enum Error {
         source: Option<Source>,
     },
 
-    /// A stored value is none that this version can read.
+    /// A stored value is none that this version can read. [More](crate::docs::errors#decode).
     #[error("cannot read {table}.{column}{}", Key(*.key))]
     Decode {
         /// The table.
@@ -147,7 +154,7 @@ pub enum Error {
         source: Option<Source>,
     },
 
-    /// The schema could not be brought up to date.
+    /// The schema could not be brought up to date. [More](crate::docs::errors#migration).
     #[error("migration failed: {reason}")]
     Migration {
         /// What happened.
@@ -158,6 +165,7 @@ pub enum Error {
     },
 
     /// The store was set up with something that cannot work, such as a URL that is none.
+    /// [More](crate::docs::errors#config).
     #[error("configuration: {reason}")]
     Config {
         /// What is wrong, without the value.
@@ -165,6 +173,7 @@ pub enum Error {
     },
 
     /// The database refused a statement for a reason that none of the others covers.
+    /// [More](crate::docs::errors#database).
     #[error("the database reported: {0}")]
     Database(#[source] Failure),
 }
@@ -269,33 +278,39 @@ impl std::error::Error for Failure {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnavailableReason {
-    /// Nothing listens at the address.
+    /// Nothing listens at the address. [More](crate::docs::errors#refused).
     Refused,
-    /// The server's name has no address.
+    /// The server's name has no address. [More](crate::docs::errors#namenotfound).
     NameNotFound,
     /// The server does not accept the user or the password.
+    /// [More](crate::docs::errors#authentication).
     Authentication,
     /// There is no encrypted connection that can be trusted: the server's certificate was refused,
     /// or ours by the server, or the server has no TLS. The source says which.
+    /// [More](crate::docs::errors#tls).
     Tls,
     /// The server asked for the password itself, over a connection on which it is not sent: one
     /// that is not encrypted to a server that was verified. Nothing of the password was sent.
+    /// [More](crate::docs::errors#cleartextpassword).
     CleartextPassword,
-    /// The server has no database of that name.
+    /// The server has no database of that name. [More](crate::docs::errors#nosuchdatabase).
     NoSuchDatabase,
-    /// The server accepts no more connections.
+    /// The server accepts no more connections. [More](crate::docs::errors#toomanyconnections).
     TooManyConnections,
     /// The server is starting up, shutting down or recovering.
+    /// [More](crate::docs::errors#notaccepting).
     NotAccepting,
-    /// No connection came about in time.
+    /// No connection came about in time. [More](crate::docs::errors#connecttimeout).
     ConnectTimeout,
     /// A connection broke. If a write was under way on it, it may have happened.
+    /// [More](crate::docs::errors#connectionlost).
     ConnectionLost,
     /// The server accepts no writes (a standby, or a primary that was demoted).
+    /// [More](crate::docs::errors#readonly).
     ReadOnly,
-    /// This store was closed.
+    /// This store was closed. [More](crate::docs::errors#closed).
     Closed,
-    /// Something else; the source says what.
+    /// Something else; the source says what. [More](crate::docs::errors#other).
     Other,
 }
 
