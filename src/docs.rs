@@ -15,10 +15,11 @@
 // A page links to others by reference, `[text][FILE.md#heading]`, and ends with the places of these
 // files. In front of it stand the places on this site, and the first one counts.
 
-/// A page, as it stands.
+/// A page, as it stands. Without the places where its code is run, so that the line of a failure is
+/// that of the file.
 macro_rules! page {
     ($name:ident, $file:literal) => {
-        #[doc = include_str!("../docs/links.txt")]
+        #[cfg_attr(not(doctest), doc = include_str!("../docs/links.txt"))]
         #[doc = include_str!($file)]
         pub mod $name {}
     };
