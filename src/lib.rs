@@ -11,7 +11,8 @@
 //! - [`Error`] says what went wrong, and whether to try again.
 //! - The feature `tls` encrypts connections; [`PgStore::builder`] says how they are asked for.
 //! - `MemoryStore` (feature `memory`) is the same without a database, for a host's own tests; the
-//!   module `contract` (feature `contract`) holds the promises as tests for any other store.
+//!   module `testing` (the same feature) makes it, or any other store, fail where a test wants it
+//!   to; the module `contract` (feature `contract`) holds the promises as tests for any other store.
 //!
 //! ```no_run
 //! use motorpool::{NewCar, NewUser, PgStore, Store};
@@ -104,6 +105,8 @@ mod page;
 mod postgres;
 pub mod repo;
 pub mod store;
+#[cfg(feature = "memory")]
+pub mod testing;
 
 /// The type of [`UserRepo::stream`] and [`CarRepo::stream`], from `futures-util` 0.3.
 pub use futures_util::stream::BoxStream;

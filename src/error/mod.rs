@@ -229,6 +229,27 @@ impl Failure {
         }
     }
 
+    /// What a transaction remembers of an error: its text and SQLSTATE, for the
+    /// [`RolledBack`](Error::RolledBack) that comes after it.
+    ///
+    /// ```
+    /// use motorpool::{Error, Failure};
+    ///
+    /// let conflict = Failure::new("deadlock detected").with_sqlstate("40P01");
+    /// assert_eq!(Failure::of(&Error::Conflict(conflict.clone())), conflict);
+    /// ```
+    pub fn of(error: &Error) -> Self {
+        match error {
+            Error::Conflict(failure) | Error::RolledBack(failure) | Error::Database(failure) => {
+                failure.clone()
+            }
+            other => Failure {
+                sqlstate: other.sqlstate().map(Into::into),
+                ..Failure::new(other.to_string())
+            },
+        }
+    }
+
     /// Adds the SQLSTATE.
     pub fn with_sqlstate(mut self, sqlstate: impl Into<Box<str>>) -> Self {
         self.sqlstate = Some(sqlstate.into());

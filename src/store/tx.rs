@@ -64,6 +64,12 @@ impl Tx {
         }
     }
 
+    /// What the store handed in, with its savepoints by level: for a store that wraps another one.
+    /// A host has no use for it.
+    pub fn as_transaction(&self) -> &dyn Transaction {
+        &*self.inner
+    }
+
     /// The users as the transaction sees them.
     pub fn users(&self) -> &dyn UserRepo {
         self.inner.users()
