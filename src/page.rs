@@ -29,6 +29,13 @@ impl<K> PageRequest<K> {
 
     /// The first page, with at most `limit` items.
     ///
+    /// ```
+    /// use motorpool::{PageRequest, UserId};
+    ///
+    /// assert!(PageRequest::<UserId>::first(1000).is_ok());
+    /// assert!(PageRequest::<UserId>::first(0).is_err());
+    /// ```
+    ///
     /// # Errors
     /// [`InvalidInput::PageLimit`] unless the limit is 1 to 1000.
     pub fn first(limit: usize) -> Result<Self, InvalidInput> {
@@ -39,23 +46,58 @@ impl<K> PageRequest<K> {
     }
 
     /// The page that begins after this key. The key need not exist (any more).
+    ///
+    /// ```
+    /// use motorpool::{PageRequest, UserId};
+    ///
+    /// let next = PageRequest::first(100)?.after(UserId::new(41));
+    /// # Ok::<(), motorpool::InvalidInput>(())
+    /// ```
     pub fn after(mut self, key: K) -> Self {
         self.after = Some(key);
         self
     }
 
     /// The most items wanted.
+    ///
+    /// ```
+    /// let request = motorpool::PageRequest::<i64>::first(100)?;
+    /// assert_eq!(request.limit(), 100);
+    /// # Ok::<(), motorpool::InvalidInput>(())
+    /// ```
     pub fn limit(&self) -> usize {
         self.limit
     }
 
     /// The key after which the page begins; `None` for the first page.
+    ///
+    /// ```
+    /// let request = motorpool::PageRequest::first(100)?.after(41);
+    /// assert_eq!(request.start(), Some(&41));
+    /// # Ok::<(), motorpool::InvalidInput>(())
+    /// ```
     pub fn start(&self) -> Option<&K> {
         self.after.as_ref()
     }
 }
 
 /// Some items in rising order of their key.
+///
+/// ```
+/// # async fn example(users: &dyn motorpool::UserRepo) -> motorpool::Result<()> {
+/// use motorpool::PageRequest;
+///
+/// let mut request = PageRequest::first(100)?;
+/// loop {
+///     let page = users.list(request).await?;
+///     for user in &page.items {
+///         println!("{user}");
+///     }
+///     let Some(next) = page.next else { break };
+///     request = request.after(next);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Page<T, K> {
@@ -68,6 +110,16 @@ pub struct Page<T, K> {
 impl<T, K> Page<T, K> {
     /// Makes a page from one item more than asked for: if that one is there, a next page exists.
     /// For implementations of the repositories.
+    ///
+    /// ```
+    /// use motorpool::{Page, PageRequest};
+    ///
+    /// // Two were asked for and three were read.
+    /// let request = PageRequest::first(2)?;
+    /// let page = Page::cut(vec![1, 2, 3], &request, |item| *item);
+    /// assert_eq!((page.items, page.next), (vec![1, 2], Some(2)));
+    /// # Ok::<(), motorpool::InvalidInput>(())
+    /// ```
     pub fn cut(mut items: Vec<T>, request: &PageRequest<K>, key: impl Fn(&T) -> K) -> Self {
         let more = items.len() > request.limit;
         items.truncate(request.limit);

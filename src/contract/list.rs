@@ -221,6 +221,17 @@ macro_rules! __motorpool_rule {
 /// `run` is an `async fn(Rule)` beside the call (or a path from there) that makes a fresh, empty
 /// store and runs the rule on it. Each test runs it on a runtime of two threads; the caller needs
 /// `tokio` with `macros` and `rt-multi-thread` among its dev-dependencies.
+///
+/// ```
+/// use motorpool::contract::Rule;
+///
+/// async fn run_on_memory(rule: Rule) {
+///     rule.run(&motorpool::MemoryStore::new()).await;
+/// }
+///
+/// motorpool::contract_tests!(memory, run_on_memory);
+/// # fn main() {}
+/// ```
 #[macro_export]
 macro_rules! contract_tests {
     ($module:ident, $($run:ident)::+ $(,)?) => {

@@ -8,6 +8,14 @@ use crate::model::InvalidInput;
 ///
 /// The text form ([`Display`](fmt::Display), [`FromStr`](std::str::FromStr)) can be kept and read
 /// back, also by another process. It means something only to the server that gave it.
+///
+/// ```
+/// use motorpool::CommitToken;
+///
+/// let token = CommitToken::new(7_431, 2);
+/// let kept = token.to_string();
+/// assert_eq!(kept.parse(), Ok(token));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CommitToken {
     transaction: u64,
@@ -54,6 +62,18 @@ impl std::str::FromStr for CommitToken {
 }
 
 /// How a commit ended whose answer was lost.
+///
+/// ```no_run
+/// # async fn example(store: motorpool::PgStore, kept: &str) -> motorpool::Result<()> {
+/// use motorpool::CommitOutcome;
+///
+/// let stored = match store.commit_outcome(&kept.parse()?).await? {
+///     CommitOutcome::Committed => Some(true),
+///     CommitOutcome::RolledBack => Some(false),
+///     _ => None,
+/// };
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CommitOutcome {

@@ -28,6 +28,24 @@ pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// be called again. And after [`Error::Decode`] the write was made; it is its answer, a row that
 /// something else stored before, that cannot be read. A call with more items than one statement
 /// takes has a commit of its own and gives [`Error::CommitUnknown`] if that is in doubt.
+///
+/// ```
+/// # async fn example(store: &dyn motorpool::Store, new: &motorpool::NewCar) {
+/// use motorpool::{Error, InvalidInput};
+///
+/// match store.cars().buy(new).await {
+///     Ok(car) => println!("bought {car}"),
+///     // The domain's: the caller's mistake.
+///     Err(error @ (Error::UnknownOwner { .. } | Error::PurchaseKeyReused { .. })) => {
+///         println!("refused: {error}")
+///     }
+///     Err(Error::Invalid(InvalidInput::TooLong { field, .. })) => println!("a long {field}"),
+///     // The database's: try again, if nothing was stored.
+///     Err(error) if error.is_retryable() => println!("again: {error}"),
+///     Err(error) => println!("failed: {error} ({:?})", error.sqlstate()),
+/// }
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -186,6 +204,15 @@ impl Error {
     /// [`Unavailable`](Error::Unavailable) for a reason that passes and in which the statement was
     /// not sent, or was answered by the server's refusal. Not for a
     /// [`Timeout`](Error::Timeout): a write may have happened.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use motorpool::Error;
+    ///
+    /// let second = Duration::from_secs(1);
+    /// assert!(Error::PoolExhausted { waited: second }.is_retryable());
+    /// assert!(!Error::Timeout { after: second }.is_retryable());
+    /// ```
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Conflict(_) | Error::PoolExhausted { .. } => true,
@@ -196,6 +223,14 @@ impl Error {
     }
 
     /// The SQLSTATE, where the error goes back to one that the database sent.
+    ///
+    /// ```
+    /// use motorpool::{Error, Failure};
+    ///
+    /// let failure = Failure::new("deadlock detected").with_sqlstate("40P01");
+    /// assert_eq!(Error::Conflict(failure).sqlstate(), Some("40P01"));
+    /// assert_eq!(Error::UsernameTaken.sqlstate(), None);
+    /// ```
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             Error::Conflict(failure) | Error::RolledBack(failure) | Error::Database(failure) => {
@@ -212,6 +247,18 @@ impl Error {
 
 /// What failed, in words that may be logged: the database's SQLSTATE and message, or what this
 /// crate found. Never a stored value.
+///
+/// ```
+/// use motorpool::Failure;
+///
+/// let failure = Failure::new("new row violates check constraint")
+///     .with_sqlstate("23514")
+///     .with_constraint("users_created_at_finite");
+/// assert_eq!(failure.message(), "new row violates check constraint");
+/// assert_eq!(failure.sqlstate(), Some("23514"));
+/// assert_eq!(failure.constraint(), Some("users_created_at_finite"));
+/// assert!(!failure.is_conflict());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     sqlstate: Option<Box<str>>,
@@ -296,6 +343,16 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// Why there is no usable connection.
+///
+/// ```
+/// use motorpool::{Error, UnavailableReason};
+///
+/// # fn example(error: Error) {
+/// if let Error::Unavailable { reason: UnavailableReason::ReadOnly, .. } = error {
+///     println!("the primary has moved");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnavailableReason {

@@ -54,6 +54,13 @@ impl MemoryStore {
     pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// An empty store.
+    ///
+    /// ```
+    /// use motorpool::{MemoryStore, Store};
+    ///
+    /// let store = MemoryStore::new();
+    /// let users = store.users();
+    /// ```
     pub fn new() -> Self {
         MemoryStore::default()
     }

@@ -86,6 +86,16 @@ impl MigrationReport {
 /// others wait for it and find nothing left to do. A database that a newer version of the crate
 /// has migrated further is left as it is.
 ///
+/// ```no_run
+/// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
+/// let report = motorpool::migrate(pool).await?;
+/// for applied in report.applied() {
+///     println!("{} {}: {:?}", applied.version, applied.name, applied.took);
+/// }
+/// println!("the schema is at version {}", report.version());
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// Those of [`Migrator::up`].
 pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
@@ -94,6 +104,13 @@ pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
 
 impl PgStore {
     /// Brings the schema up to date: [`migrate`](crate::migrate) on the store's pool.
+    ///
+    /// ```no_run
+    /// # async fn example(store: motorpool::PgStore) -> motorpool::Result<()> {
+    /// // At every start, by as many processes as there are.
+    /// store.migrate().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// The same.
@@ -109,6 +126,20 @@ impl PgStore {
 /// through a pooler in session mode: one in transaction mode does not keep the lock. To find that
 /// out they ask it and another connection of the pool in turn: six round trips, and up to 22 where
 /// that other one was there before, or through a pooler.
+///
+/// ```no_run
+/// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
+/// use std::time::Duration;
+/// use motorpool::Migrator;
+///
+/// let migrator = Migrator::new()
+///     .lock_wait(Duration::from_secs(60))
+///     .lock_timeout(Duration::from_secs(1))
+///     .attempts(10);
+/// migrator.up(pool).await?;
+/// assert!(migrator.status(pool).await?.is_current());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Migrator {
     steps: Vec<Step>,
@@ -137,6 +168,15 @@ impl Migrator {
     }
 
     /// Stops [`up`](Self::up) after this version. Default: the last one.
+    ///
+    /// ```no_run
+    /// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
+    /// use motorpool::Migrator;
+    ///
+    /// let report = Migrator::new().to(1).up(pool).await?;
+    /// assert!(report.version() >= 1);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn to(mut self, version: u32) -> Self {
         self.to = Some(version);
@@ -182,6 +222,13 @@ impl Migrator {
     /// its first line that it cannot run in a transaction is run statement by statement, and run
     /// again from its start if it was interrupted.
     ///
+    /// ```no_run
+    /// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
+    /// let report = motorpool::Migrator::new().up(pool).await?;
+    /// println!("{} migrations were applied", report.applied().len());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Migration`](crate::Error::Migration), with the name of the migration that failed: it is
     /// undone, the ones before it stay. Also when another migrator holds the lock for too long,
@@ -208,6 +255,14 @@ impl Migrator {
 
     /// What the database has. Changes nothing, and takes no lock, so it can go through any pooler.
     ///
+    /// ```no_run
+    /// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
+    /// for migration in motorpool::Migrator::new().status(pool).await?.migrations() {
+    ///     println!("{} {}: {}", migration.version, migration.name, migration.state);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Migration`](crate::Error::Migration) when the history cannot be read; those of the
     /// connection.
@@ -221,6 +276,11 @@ impl Migrator {
     /// What [`up`](Self::up) would run on a database at the version `from`, as a script for a
     /// database administrator, with the rows of the history. Each migration in it fails on a
     /// database that is not at the version before. A database that it was run on is up to date.
+    ///
+    /// ```
+    /// let script = motorpool::Migrator::new().sql(0);
+    /// assert!(script.contains("V1__users_and_cars"));
+    /// ```
     pub fn sql(&self, from: u32) -> String {
         let wanted = |step: &&Step| step.version > from && self.wants(step);
         let now =
@@ -259,6 +319,14 @@ impl Migrator {
     /// It runs those migrations in a schema of its own, in a transaction that is rolled back, so
     /// the role needs the right to create a schema.
     ///
+    /// ```no_run
+    /// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
+    /// for difference in motorpool::Migrator::new().check(pool).await? {
+    ///     println!("{difference}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Migration`](crate::Error::Migration); [`Config`](crate::Error::Config) through a pooler in
     /// transaction mode; those of the connection.
@@ -274,6 +342,17 @@ impl Migrator {
     ///
     /// Before anything is touched it compares the tables with the original's, and looks for rows
     /// that version 2 would refuse.
+    ///
+    /// ```no_run
+    /// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
+    /// use motorpool::{Adoption, Migrator};
+    ///
+    /// match Migrator::new().adopt(pool).await? {
+    ///     Adoption::Adopted { users, cars, .. } => println!("took over {users} users, {cars} cars"),
+    ///     refused => println!("nothing was changed: {refused:?}"),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Migration`](crate::Error::Migration) when there is nothing to adopt, and those of
@@ -293,6 +372,15 @@ impl Migrator {
     }
 
     /// Undoes the last migration, in a transaction. `None`: there is none.
+    ///
+    /// ```no_run
+    /// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
+    /// match motorpool::Migrator::new().undo(pool, false).await? {
+    ///     Some(undone) => println!("undid {} {}", undone.version, undone.name),
+    ///     None => println!("there is nothing to undo"),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Migration`](crate::Error::Migration) when rows or values would be lost and `lose_data` is

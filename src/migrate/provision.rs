@@ -15,6 +15,15 @@ use crate::postgres::PgStore;
 /// - The migrator logs in and acts as the owner: it runs the migrations.
 /// - The app role logs in for the service. It can work with the rows of the tables and read the
 ///   history, nothing else; [`Migrator::up`](super::Migrator::up) grants it what new tables need.
+///
+/// ```
+/// use motorpool::Provision;
+///
+/// let wanted = Provision::new("garage")
+///     .schema("app")
+///     .roles("garage_owner", "deploy", "garage_service");
+/// assert_eq!(wanted.role_names(), ["garage_owner", "deploy", "garage_service"]);
+/// ```
 #[derive(Clone)]
 pub struct Provision {
     database: String,
@@ -105,6 +114,16 @@ pub struct Provisioned {
 ///
 /// `admin` is the URL of a role that may make roles and databases. Passwords reach the server only
 /// as SCRAM verifiers, so they do not stand in its log.
+///
+/// ```no_run
+/// # async fn example(secret: String) -> motorpool::Result<()> {
+/// use motorpool::{Provision, provision};
+///
+/// let wanted = Provision::new("garage").app_password(secret);
+/// let made = provision("postgresql://postgres@localhost/postgres", &wanted).await?;
+/// println!("made the roles {:?}", made.roles);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// [`Config`](crate::Error::Config) for a URL that cannot be read;

@@ -66,6 +66,22 @@ pub struct LockHolder {
 }
 
 /// What [`schema_status`] found.
+///
+/// ```no_run
+/// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
+/// use motorpool::MigrationState;
+///
+/// let status = motorpool::schema_status(pool).await?;
+/// let pending = |migration: &&motorpool::MigrationStatus| migration.state == MigrationState::Pending;
+/// println!("{} are pending", status.migrations().iter().filter(pending).count());
+/// if let Some(holder) = status.lock_holder() {
+///     println!("process {} is migrating", holder.pid);
+/// }
+/// if status.is_foreign() {
+///     println!("its tables were made by something else");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaStatus {
     pub(super) migrations: Vec<MigrationStatus>,
@@ -120,6 +136,15 @@ impl SchemaStatus {
 /// What the database has of the migrations of this version of the crate. It changes nothing and
 /// needs no right but to read the history, so a service can ask before it starts.
 ///
+/// ```no_run
+/// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
+/// let status = motorpool::schema_status(pool).await?;
+/// if !status.is_current() {
+///     println!("at version {}: run the migrations", status.version());
+/// }
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// Those of the connection; [`Migration`](crate::Error::Migration) when the history cannot be read.
 pub async fn schema_status(pool: &Pool) -> Result<SchemaStatus> {
@@ -138,6 +163,18 @@ pub enum Schema {
 impl PgStoreBuilder {
     /// Refuses, in [`build`](Self::build), to make a store on a schema that this program cannot
     /// work on. It reads the history and needs no other right. Default: nothing is required.
+    ///
+    /// ```no_run
+    /// # async fn example() -> motorpool::Result<()> {
+    /// use motorpool::{PgStore, Schema};
+    ///
+    /// // A service whose role may not migrate.
+    /// let store = PgStore::builder("postgresql://garage_app@localhost/garage")?
+    ///     .require_schema(Schema::AtLeastCurrent)
+    ///     .build()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
     pub fn require_schema(self, schema: Schema) -> Self {
         match schema {
             Schema::AtLeastCurrent => self.demand(|pool| Box::pin(at_least_current(pool))),

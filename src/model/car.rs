@@ -13,6 +13,14 @@ id_type! {
 }
 
 /// A car and who owns it.
+///
+/// ```
+/// use motorpool::{CarId, NewCar, UserId};
+///
+/// let golf = NewCar::new("Golf", UserId::new(7))?.with_id(CarId::new(1));
+/// assert_eq!(golf.to_string(), "Golf");
+/// # Ok::<(), motorpool::InvalidInput>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Car {
@@ -37,6 +45,14 @@ impl fmt::Display for Car {
 /// The caller makes it up, once per purchase, and keeps it until the purchase is known to have
 /// been stored: a random UUID, or one derived from what is bought (a line of a file, an
 /// `Idempotency-Key` header).
+///
+/// ```
+/// use motorpool::PurchaseKey;
+///
+/// let key: PurchaseKey = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse()?;
+/// assert_eq!(key, PurchaseKey::new(key.get()));
+/// # Ok::<(), motorpool::InvalidInput>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(transparent))]

@@ -8,6 +8,14 @@ macro_rules! id_type {
         /// Any `i64` can be wrapped: an id that nothing has is simply not found. The text form
         /// ([`Display`](std::fmt::Display), [`FromStr`](std::str::FromStr)) is the decimal number,
         /// and with the feature `serde` it is a number too.
+        ///
+        /// ```
+        #[doc = concat!("use motorpool::", stringify!($name), ";")]
+        ///
+        #[doc = concat!("let id = ", stringify!($name), "::new(41);")]
+        /// assert_eq!(id.get(), 41);
+        /// assert_eq!("41".parse(), Ok(id));
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         #[cfg_attr(feature = "serde", serde(transparent))]

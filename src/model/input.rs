@@ -27,6 +27,13 @@ impl std::fmt::Display for Field {
 /// What is wrong with a value that a caller handed in. It never holds the value itself.
 ///
 /// It is found before any I/O, so nothing was sent and nothing has changed.
+///
+/// ```
+/// use motorpool::{Field, InvalidInput, NewUser};
+///
+/// let field = Field::Username;
+/// assert_eq!(NewUser::new(""), Err(InvalidInput::Empty { field }));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidInput {

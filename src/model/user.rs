@@ -12,6 +12,15 @@ id_type! {
 }
 
 /// What a user is at the school. The default is [`Role::Employee`].
+///
+/// ```
+/// use motorpool::Role;
+///
+/// assert_eq!("teacher".parse(), Ok(Role::Teacher));
+/// assert_eq!(Role::Teacher.as_str(), "teacher");
+/// assert_eq!(Role::default(), Role::Employee);
+/// assert_eq!(Role::ALL.len(), 3);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
@@ -58,6 +67,14 @@ impl FromStr for Role {
 }
 
 /// A registered user.
+///
+/// ```
+/// use motorpool::{NewUser, UserId};
+///
+/// let ada = NewUser::new("Ada")?.with_id(UserId::new(7));
+/// assert_eq!(ada.to_string(), "Ada (employee)");
+/// # Ok::<(), motorpool::InvalidInput>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct User {
@@ -166,6 +183,18 @@ impl NewUser {
 }
 
 /// What [`UserRepo::register`](crate::UserRepo::register) found.
+///
+/// ```
+/// # fn example(registration: motorpool::Registration) {
+/// use motorpool::Registration;
+///
+/// if let Registration::Existing(user) = &registration {
+///     println!("{user} has been here since {}", user.created_at);
+/// }
+/// let was_new = registration.is_created();
+/// let user = registration.into_user();
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]

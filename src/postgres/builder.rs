@@ -20,6 +20,36 @@ use super::tls::CancelRoute;
 use crate::error::{Error, Result};
 
 /// Sets up a [`PgStore`]. Made by [`PgStore::builder`].
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use motorpool::{Batching, PgStore, Schema, StatementMode};
+///
+/// # async fn example() -> motorpool::Result<()> {
+/// let store = PgStore::builder("postgresql://app@primary/garage")?
+///     // Connections.
+///     .max_connections(32)
+///     .min_idle(4)
+///     .max_lifetime(Duration::from_secs(15 * 60))
+///     .idle_timeout(Duration::from_secs(60))
+///     // Time.
+///     .call_timeout(Duration::from_secs(2))
+///     .statement_timeout(Duration::from_millis(1_900))
+///     .acquire_timeout(Duration::from_secs(1))
+///     .connect_timeout(Duration::from_secs(1))
+///     // How statements are sent.
+///     .statement_mode(StatementMode::Prepared)
+///     .batching(Batching::default())
+///     // Replicas.
+///     .replica("postgresql://app@replica/garage")?
+///     .replica_wait(Duration::from_millis(20))
+///     .replica_lag(Duration::from_secs(2))
+///     // What must hold before it starts.
+///     .require_schema(Schema::AtLeastCurrent)
+///     .build()
+///     .await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct PgStoreBuilder {
@@ -133,6 +163,14 @@ impl PgStoreBuilder {
 
     /// Whether calls that wait for a connection anyway go to the server together. Default: on,
     /// with three lanes and at most 256 calls in a batch.
+    ///
+    /// ```
+    /// # fn example(builder: motorpool::PgStoreBuilder) {
+    /// use motorpool::Batching;
+    ///
+    /// let builder = builder.batching(Batching::On { lanes: 2, max_batch: 64 });
+    /// # }
+    /// ```
     pub fn batching(mut self, batching: Batching) -> Self {
         self.batching = batching;
         self
@@ -141,6 +179,15 @@ impl PgStoreBuilder {
     /// Whether statements have names on the server. Default: [`Prepared`](StatementMode::Prepared).
     /// [`Unnamed`](StatementMode::Unnamed) is for poolers that share connections between
     /// transactions.
+    ///
+    /// ```no_run
+    /// use motorpool::{PgStore, StatementMode};
+    ///
+    /// # async fn example() -> motorpool::Result<()> {
+    /// let builder = PgStore::builder("postgresql://app@pooler:6432/garage")?;
+    /// let store = builder.statement_mode(StatementMode::Unnamed).build().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn statement_mode(mut self, mode: StatementMode) -> Self {
         self.settings.mode = mode;
         self
@@ -164,6 +211,16 @@ impl PgStoreBuilder {
     /// That a replica has followed a failover is seen at once if the role may see
     /// `pg_stat_wal_receiver` (it is a member of `pg_monitor`, say), or else after its next
     /// restartpoint.
+    ///
+    /// ```no_run
+    /// # async fn example() -> motorpool::Result<()> {
+    /// let store = motorpool::PgStore::builder("postgresql://app@primary/garage")?
+    ///     .replica("postgresql://app@replica1/garage")?
+    ///     .replica("postgresql://app@replica2/garage")?
+    ///     .build()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Config`](crate::Error::Config) for a URL that cannot be read, or that names several
@@ -202,6 +259,18 @@ impl PgStoreBuilder {
     /// store, and with replicas such a task for each and one that looks at them. A replica that
     /// does not answer keeps nobody waiting for longer than a second or two, and comes into the
     /// rotation when it does.
+    ///
+    /// ```no_run
+    /// # async fn example(builder: motorpool::PgStoreBuilder) -> motorpool::Result<()> {
+    /// use motorpool::Error;
+    ///
+    /// let built = builder.build().await;
+    /// if let Err(Error::Unavailable { reason, .. }) = &built {
+    ///     eprintln!("cannot start: {reason}");
+    /// }
+    /// let store = built?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Unavailable`](crate::Error::Unavailable) with the

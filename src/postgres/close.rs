@@ -35,6 +35,13 @@ impl Closing {
     /// the host.
     ///
     /// Gives the number of connections that were still in use at the limit.
+    ///
+    /// ```no_run
+    /// # async fn example(store: motorpool::PgStore) {
+    /// let cut = store.close().within(std::time::Duration::from_secs(10)).await;
+    /// println!("{cut} connections were still in use");
+    /// # }
+    /// ```
     pub async fn within(self, limit: Duration) -> usize {
         let end = after(Instant::now(), limit);
         let mut busy = drained(&self.shared, end).await;

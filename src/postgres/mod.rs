@@ -87,6 +87,12 @@ impl PgStore {
     /// Connects with the defaults of [`builder`](Self::builder), and checks that the server can be
     /// reached.
     ///
+    /// ```no_run
+    /// # async fn example() -> motorpool::Result<()> {
+    /// let store = motorpool::PgStore::connect("postgresql://app@localhost/garage").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Config`](crate::Error::Config) for a URL that cannot be read;
     /// [`Unavailable`](crate::Error::Unavailable) with the
@@ -129,6 +135,15 @@ impl PgStore {
     /// still of the kind that `target_session_attrs` wants; without that, whether it answers, and
     /// once a write was refused whether it takes writes.
     ///
+    /// ```no_run
+    /// # async fn example() -> motorpool::Result<()> {
+    /// use motorpool::PgStore;
+    ///
+    /// let url = "postgresql://app@host1,host2/garage?target_session_attrs=read-write";
+    /// let store = PgStore::builder(url)?.max_connections(8).build().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Config`](crate::Error::Config) for a URL that cannot be read, with the key that is wrong
     /// if it is one of libpq's. It quotes nothing of the URL.
@@ -139,6 +154,12 @@ impl PgStore {
     /// Sets up a store for the server that libpq's environment variables name: `PGHOST`, `PGPORT`,
     /// `PGDATABASE`, `PGUSER`, `PGPASSWORD`, `PGSSLMODE` and so on. A password that is not among
     /// them is looked for in the password file, `PGPASSFILE` or `~/.pgpass`.
+    ///
+    /// ```no_run
+    /// # async fn example() -> motorpool::Result<()> {
+    /// let store = motorpool::PgStore::from_env()?.build().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Config`](crate::Error::Config) names the variable that cannot be used. It quotes no value.
@@ -156,6 +177,18 @@ impl PgStore {
     /// same: a connection that the host hands back inside an open transaction makes the store's
     /// next write a part of that. A request to cancel a statement is encrypted where the pool's
     /// connections are (with the feature `tls`), but does not verify the server again.
+    ///
+    /// ```no_run
+    /// use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+    /// use motorpool::PgStore;
+    /// use tokio_postgres::{Config, NoTls};
+    ///
+    /// # fn example(config: Config) -> Result<(), deadpool_postgres::BuildError> {
+    /// let recycling_method = RecyclingMethod::Fast;
+    /// let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method });
+    /// let store = PgStore::from_pool(Pool::builder(manager).max_size(8).build()?);
+    /// # Ok(()) }
+    /// ```
     pub fn from_pool(pool: Pool) -> PgStore {
         let limits = Limits {
             call: connect::DEFAULT_CALL,
@@ -213,6 +246,16 @@ impl PgStore {
     /// a page that somebody waits for. A longer one needs a longer
     /// [`statement_timeout`](PgStoreBuilder::statement_timeout) too, because that of the
     /// connections stays what it is.
+    ///
+    /// ```no_run
+    /// # async fn example(store: motorpool::PgStore) -> motorpool::Result<()> {
+    /// use std::time::Duration;
+    /// use motorpool::Store;
+    ///
+    /// let hasty = store.with_call_timeout(Duration::from_millis(300));
+    /// let ada = hasty.users().get_by_username("Ada").await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn with_call_timeout(&self, limit: Duration) -> PgStore {
         let mut shared = (*self.shared).clone();
@@ -232,11 +275,29 @@ impl PgStore {
     /// A session that has written nothing yet: what it reads will never be older than what it has
     /// written. It costs nothing to make, and on a store without
     /// [replicas](PgStoreBuilder::replica) nothing at all.
+    ///
+    /// ```no_run
+    /// # async fn example(store: motorpool::PgStore) -> motorpool::Result<()> {
+    /// use motorpool::{NewUser, Store};
+    ///
+    /// let session = store.session();
+    /// let ada = session.users().register(&NewUser::new("Ada")?).await?.into_user();
+    /// // From a replica, and not older than that.
+    /// let ada = session.users().get(ada.id).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn session(&self) -> Session {
         self.session_at(Position::default())
     }
 
     /// A session that reads nothing older than this position, which another one gave.
+    ///
+    /// ```no_run
+    /// # fn example(store: motorpool::PgStore, cookie: &str) -> motorpool::Result<()> {
+    /// // A cookie that cannot be read is no reason to fail: the session promises nothing then.
+    /// let session = store.session_at(cookie.parse().unwrap_or_default());
+    /// # Ok(()) }
+    /// ```
     pub fn session_at(&self, position: Position) -> Session {
         Session::new(self, position)
     }
@@ -250,6 +311,14 @@ impl PgStore {
     /// not cancelled on it: it runs on the server to its end, or into a limit there. The connections
     /// of a store's own pool start as its [builder](PgStoreBuilder::statement_mode) was told,
     /// whatever is said here, and its replicas are asked as before.
+    ///
+    /// ```no_run
+    /// use motorpool::{PgStore, StatementMode};
+    ///
+    /// # fn example(pool: deadpool_postgres::Pool) {
+    /// let store = PgStore::from_pool(pool).with_statement_mode(StatementMode::Unnamed);
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_statement_mode(&self, mode: StatementMode) -> PgStore {
         let mut shared = (*self.shared).clone();
@@ -262,11 +331,26 @@ impl PgStore {
 
     /// The pool, for the host's own queries. What the host sets on a connection, and a transaction
     /// that it leaves open, is there for the next who takes it.
+    ///
+    /// ```no_run
+    /// # async fn example(store: motorpool::PgStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// let connection = store.pool().get().await?;
+    /// let row = connection.query_one("SELECT pg_database_size(current_database())", &[]).await?;
+    /// let bytes: i64 = row.try_get(0)?;
+    /// # Ok(()) }
+    /// ```
     pub fn pool(&self) -> &Pool {
         &self.shared.pool
     }
 
     /// Checks that a connection can be had and answers. One round trip.
+    ///
+    /// ```no_run
+    /// # async fn example(store: motorpool::PgStore) -> bool {
+    /// // What a health check answers.
+    /// store.ping().await.is_ok()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Those of the connection.
@@ -277,6 +361,17 @@ impl PgStore {
     }
 
     /// What the pool looks like at this moment, and how many connections left it since the start.
+    ///
+    /// ```no_run
+    /// # fn example(store: motorpool::PgStore) {
+    /// let status = store.status();
+    /// println!("{} of {} connections are in use", status.size - status.idle, status.max);
+    /// println!("{} calls wait, {} connections were lost", status.waiting, status.discarded.lost);
+    /// for replica in status.replicas.iter().filter(|replica| replica.out.is_some()) {
+    ///     println!("replica {} is out: {:?}", replica.number, replica.out);
+    /// }
+    /// # }
+    /// ```
     pub fn status(&self) -> PoolStatus {
         let pool = self.shared.pool.status();
         let replicas = self.replicas().map(|replicas| replicas.status());
@@ -306,6 +401,22 @@ impl PgStore {
     /// `track_commit_timestamp = on` for longer; later, what may be another transaction's commit is
     /// [`Unknown`](CommitOutcome::Unknown). Two crashes between the commit and the question cannot
     /// be told from one, so ask as soon as the server is back.
+    ///
+    /// ```no_run
+    /// # async fn example(store: motorpool::PgStore) -> motorpool::Result<()> {
+    /// use motorpool::{CommitOutcome, Error, NewUser, Store, TxOptions};
+    ///
+    /// let tx = store.begin(TxOptions::new()).await?;
+    /// tx.users().register(&NewUser::new("Ada")?).await?;
+    /// if let Err(Error::CommitUnknown { token }) = tx.commit().await {
+    ///     match store.commit_outcome(&token).await? {
+    ///         CommitOutcome::Committed => println!("it is stored"),
+    ///         CommitOutcome::RolledBack => println!("nothing of it is stored"),
+    ///         other => println!("ask again, or look: {other:?}"),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of the connection: as long as the server cannot be reached, nobody knows.

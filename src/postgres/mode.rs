@@ -7,6 +7,15 @@
 /// A pooler in transaction mode (PgBouncer with `pool_mode = transaction`) gives each transaction
 /// whatever connection of the server is free. What one transaction leaves on it, such as a prepared
 /// statement, the next one of the same client does not find, and other clients do.
+///
+/// ```no_run
+/// use motorpool::{PgStore, StatementMode};
+///
+/// # async fn example() -> motorpool::Result<()> {
+/// let builder = PgStore::builder("postgresql://app@pooler:6432/garage")?;
+/// let store = builder.statement_mode(StatementMode::Unnamed).build().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StatementMode {

@@ -18,16 +18,56 @@ pub use tx::{Transaction, Tx};
 
 /// Both repositories, and transactions over them. A host can hold one as `Arc<dyn Store>` and run
 /// on Postgres or in memory.
+///
+/// ```
+/// # #[cfg(feature = "memory")] {
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// # runtime.block_on(async {
+/// use std::sync::Arc;
+/// use motorpool::{MemoryStore, NewUser, Store};
+///
+/// // What a host holds, whatever it runs on.
+/// let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+/// store.users().register(&NewUser::new("Ada")?).await?;
+/// assert_eq!(store.users().count().await?, 1);
+/// assert_eq!(store.cars().count().await?, 0);
+/// # Ok::<(), motorpool::Error>(())
+/// # })?;
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[async_trait]
 pub trait Store: Send + Sync {
     /// The users, each call in a transaction of its own.
+    ///
+    /// ```
+    /// # async fn example(store: &dyn motorpool::Store) -> motorpool::Result<()> {
+    /// let ada = store.users().get_by_username("Ada").await?;
+    /// # Ok(()) }
+    /// ```
     fn users(&self) -> &dyn UserRepo;
 
     /// The cars, each call in a transaction of its own.
+    ///
+    /// ```
+    /// # async fn example(store: &dyn motorpool::Store) -> motorpool::Result<()> {
+    /// let cars = store.cars().owned_by(motorpool::UserId::new(7)).await?;
+    /// # Ok(()) }
+    /// ```
     fn cars(&self) -> &dyn CarRepo;
 
     /// Begins a transaction: one round trip, and a connection of the pool until the transaction
     /// ends. [`StoreExt::transaction`] is the form that cannot be left open and tries again.
+    ///
+    /// ```
+    /// # async fn example(store: &dyn motorpool::Store) -> motorpool::Result<()> {
+    /// use motorpool::{NewUser, TxOptions};
+    ///
+    /// let tx = store.begin(TxOptions::new()).await?;
+    /// tx.users().register(&NewUser::new("Ada")?).await?;
+    /// tx.commit().await?;
+    /// # Ok(()) }
+    /// ```
     async fn begin(&self, options: TxOptions) -> Result<Tx>;
 }
 
@@ -100,6 +140,20 @@ pub trait StoreExt: Store {
     }
 
     /// [`transaction`](Self::transaction) with options.
+    ///
+    /// ```
+    /// # async fn example(store: &dyn motorpool::Store) -> motorpool::Result<()> {
+    /// use motorpool::{Error, IsolationLevel, StoreExt, TxOptions};
+    ///
+    /// // Both numbers at one moment.
+    /// let options = TxOptions::new().isolation(IsolationLevel::RepeatableRead).read_only(true);
+    /// let (users, cars): (u64, u64) = store
+    ///     .transaction_with(options, |tx| async move {
+    ///         Ok::<_, Error>((tx.users().count().await?, tx.cars().count().await?))
+    ///     })
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// The same.

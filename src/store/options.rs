@@ -5,6 +5,13 @@ use std::time::Duration;
 
 /// How much of other transactions a transaction sees, by the names of the SQL standard. The
 /// default is [`ReadCommitted`](IsolationLevel::ReadCommitted).
+///
+/// ```
+/// use motorpool::{IsolationLevel, TxOptions};
+///
+/// let options = TxOptions::new().isolation(IsolationLevel::Serializable);
+/// assert_eq!(options.isolation_level(), IsolationLevel::Serializable);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum IsolationLevel {
     /// Each statement sees what was committed when it began.
@@ -19,6 +26,19 @@ pub enum IsolationLevel {
 }
 
 /// How a transaction is run.
+///
+/// ```
+/// use std::time::Duration;
+/// use motorpool::{IsolationLevel, TxOptions};
+///
+/// let report = TxOptions::new()
+///     .isolation(IsolationLevel::Serializable)
+///     .read_only(true)
+///     .deferrable(true);
+/// assert!(report.is_read_only() && report.is_deferrable());
+/// let patient = TxOptions::new().attempts(10).backoff(Duration::from_millis(50));
+/// assert_eq!(patient.isolation_level(), IsolationLevel::ReadCommitted);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TxOptions {
     isolation: IsolationLevel,

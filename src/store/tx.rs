@@ -51,6 +51,30 @@ pub trait Transaction: Send + Sync {
 /// Dropped with all its clones and unfinished, the transaction is rolled back. A future that works
 /// in the transaction has to be polled or dropped: one that is kept halfway through a statement
 /// lets the others wait until their time is over.
+///
+/// ```
+/// # #[cfg(feature = "memory")] {
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// # runtime.block_on(async {
+/// use motorpool::{MemoryStore, NewCar, NewUser, Store, TxOptions};
+///
+/// let store = MemoryStore::new();
+/// let tx = store.begin(TxOptions::new()).await?;
+/// let ada = tx.users().register(&NewUser::new("Ada")?).await?.into_user();
+/// tx.cars().buy(&NewCar::new("Golf", ada.id)?).await?;
+/// assert_eq!(store.users().count().await?, 0);
+/// tx.commit().await?;
+/// assert_eq!(store.cars().owned_by(ada.id).await?.len(), 1);
+///
+/// let tx = store.begin(TxOptions::new()).await?;
+/// tx.users().register(&NewUser::new("Grace")?).await?;
+/// tx.rollback().await?;
+/// assert_eq!(store.users().count().await?, 1);
+/// # Ok::<(), motorpool::Error>(())
+/// # })?;
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Tx {
     pub(super) inner: Arc<dyn Transaction>,
@@ -83,6 +107,19 @@ impl Tx {
     /// Commits. Clones of the handle are closed by it. One round trip.
     ///
     /// `Ok` means that everything in the transaction is stored.
+    ///
+    /// ```
+    /// # async fn example(tx: motorpool::Tx) -> motorpool::Result<()> {
+    /// use motorpool::Error;
+    ///
+    /// match tx.commit().await {
+    ///     Ok(()) => println!("stored"),
+    ///     Err(Error::RolledBack(failure)) => println!("nothing is stored, because {failure}"),
+    ///     Err(Error::CommitUnknown { token }) => println!("to be asked later: {token}"),
+    ///     Err(other) => return Err(other),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`RolledBack`](Error::RolledBack), with the first failure, if anything in the transaction

@@ -44,6 +44,15 @@ use crate::error::Result;
 /// `owned_by` and `buy` of [`CarRepo`](crate::CarRepo), outside transactions. Each of these six has
 /// lanes of its own (purchases with a key and without one are two kinds), so that a purchase that
 /// waits for a lock holds up no look-up.
+///
+/// ```no_run
+/// use motorpool::{Batching, PgStore};
+///
+/// # async fn example() -> motorpool::Result<()> {
+/// let builder = PgStore::builder("postgresql://app@localhost/garage")?;
+/// let store = builder.batching(Batching::Off).build().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Batching {

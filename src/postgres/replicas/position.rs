@@ -27,6 +27,17 @@ pub(in crate::postgres) struct Mark {
 /// that after a failover a replica that goes on with the old history does not pass for a fresh one.
 /// It holds nothing that tells databases apart: a position of another one makes one read wait for
 /// nothing, after which the session knows that it was none of this database.
+///
+/// ```
+/// use motorpool::Position;
+///
+/// let position: Position = "1-3000060".parse()?;
+/// assert_eq!(position.to_string(), "1-3000060");
+/// assert!("1-3000060; DROP".parse::<Position>().is_err());
+/// // Nothing was written yet: every replica will do.
+/// assert_eq!(Position::default().to_string(), "0-0");
+/// # Ok::<(), motorpool::InvalidInput>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Position {
     pub(super) mark: Option<Mark>,

@@ -84,11 +84,25 @@ impl Session {
 
     /// How far it has written, for [`PgStore::session_at`] in this or another process. On a store
     /// without replicas it is what the session was given: such a store notes no positions.
+    ///
+    /// ```
+    /// # fn example(session: motorpool::Session) {
+    /// // For a cookie: at most 35 characters, digits, `a` to `f` and `-`.
+    /// let cookie = session.position().to_string();
+    /// # }
+    /// ```
     pub fn position(&self) -> Position {
         self.state.position()
     }
 
     /// From now on reads are not older than this position either.
+    ///
+    /// ```
+    /// # fn example(session: motorpool::Session, message: &str) -> motorpool::Result<()> {
+    /// // Another process has written something and says so: from here on it is seen.
+    /// session.observe(message.parse()?);
+    /// # Ok(()) }
+    /// ```
     pub fn observe(&self, position: Position) {
         self.state.observe(position);
     }
