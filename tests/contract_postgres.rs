@@ -6,9 +6,9 @@
 mod busy;
 mod support;
 
-use busy::Busy;
 use std::time::{Duration, Instant};
 
+use busy::Busy;
 use motorpool::contract::Rule;
 use motorpool::{PgStore, Store, TxOptions};
 use support::inside::Inside;
