@@ -274,7 +274,7 @@ async fn a_method_of_a_repository_costs_one_round_trip() {
         let repo = include_str!("../src/repo.rs");
         assert_eq!(
             methods,
-            ["async fn ", "fn stream("]
+            ["\n    async fn ", "\n    fn stream("]
                 .map(|method| repo.matches(method).count())
                 .iter()
                 .sum()

@@ -90,9 +90,6 @@ impl Server {
             set("max_connections", &self.options.max_connections.to_string());
             set("fsync", fsync);
             set("full_page_writes", fsync);
-            // A deadlock is looked for sooner than after a second: where eight calls meet in several,
-            // one after the other, their time would be over on a busy machine.
-            set("deadlock_timeout", "200ms");
             set("shared_buffers", "64MB");
             set("timezone", "UTC");
             set("log_timezone", "UTC");
