@@ -137,7 +137,15 @@ async fn requests_that_run_are_finished_and_the_drain_is_announced() {
         busy.send("PATCH /users/1", Some(change)).await.unwrap();
         let waits = "SELECT count(*) FROM pg_stat_activity \
             WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        while lock.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        // From outside the transaction, which would go on seeing what it saw first.
+        let watcher = database.client().await;
+        while watcher
+            .query_one(waits, &[])
+            .await
+            .unwrap()
+            .get::<_, i64>(0)
+            == 0
+        {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
 
@@ -164,7 +172,7 @@ async fn requests_that_run_are_finished_and_the_drain_is_announced() {
         assert_eq!(changed.expect(200)["role"], "student");
         let ended = service.ended().await;
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-        drop(direct);
+        drop((direct, watcher));
         alone(&database).await;
     })
     .await;
