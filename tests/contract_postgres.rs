@@ -6,16 +6,13 @@
 mod busy;
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use busy::Busy;
 use motorpool::contract::Rule;
 use motorpool::{PgStore, Store, TxOptions};
 use support::inside::Inside;
-use support::with_database;
-
-/// How long it may take until what was dropped is rolled back.
-const BOUND: Duration = Duration::from_secs(5);
+use support::{until_idle, with_database};
 
 /// For calls that meet in one deadlock after the other, each found by the server after a second: on
 /// a busy machine eight of them take most of the time that a call has by default.
@@ -26,20 +23,8 @@ async fn run_on_pool(rule: Rule) {
         let builder = PgStore::builder(&database.url).expect("a URL");
         let store = builder.call_timeout(CALL).build().await.expect("connects");
         rule.run(&store).await;
-        // The rule leaves nothing behind on the pool's connections, once what was dropped is rolled
-        // back.
-        let busy = "SELECT count(*) FROM pg_stat_activity \
-            WHERE datname = $1 AND application_name = 'motorpool' AND state <> 'idle'";
-        let client = database.client().await;
-        let began = Instant::now();
-        loop {
-            let busy = client.query_one(busy, &[&database.name]).await;
-            match busy.expect("counts").get::<_, i64>(0) {
-                0 => break,
-                busy => assert!(began.elapsed() < BOUND, "{busy} connections are at work"),
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        // The rule leaves nothing behind on the pool's connections.
+        until_idle(&database.client().await).await;
     })
     .await;
 }

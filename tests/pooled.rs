@@ -26,10 +26,11 @@ use motorpool::{
 };
 use pooler::neighbour::{self, Neighbour};
 use pooler::pgbouncer::{Options, PgBouncer};
-use pooler::{Database, Pooler, builder, connect, with_database};
+use pooler::{Pooler, builder, connect, with_database};
 use relay::{Cut, Point, Relay};
 use support::inside::Inside;
 use support::server::{self, Server};
+use support::until_idle;
 use tokio_postgres::{Client, NoTls};
 
 /// Not a test: the other process.
@@ -59,20 +60,6 @@ async fn session(client: &Client) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-async fn until_idle(database: &Database) {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-        AND application_name = 'motorpool' AND state <> 'idle'";
-    let (client, started) = (database.client().await, Instant::now());
-    loop {
-        let busy: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
-        if busy == 0 {
-            return;
-        }
-        assert!(started.elapsed() < Duration::from_secs(20), "{busy} busy");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 #[tokio::test]
 async fn nothing_that_is_set_outlives_its_transaction() {
     with_database(Pooler::Narrow, async |database| {
@@ -95,7 +82,7 @@ async fn nothing_that_is_set_outlives_its_transaction() {
         });
         savepoint.await.unwrap_err();
         tx.commit().await.unwrap();
-        until_idle(&database).await;
+        until_idle(&database.client().await).await;
         assert_eq!(session(&client).await, before);
     })
     .await;
@@ -126,7 +113,7 @@ async fn a_transaction_brings_its_own_statement_timeout() {
             "{answer:?}"
         );
         // The server was told to stop.
-        until_idle(&database).await;
+        until_idle(&database.client().await).await;
         locker.batch_execute("ROLLBACK").await.unwrap();
         assert_eq!(
             store.users().get(anna).await.unwrap().unwrap().username,
@@ -194,7 +181,7 @@ async fn a_dropped_call_is_cancelled_and_a_dropped_transaction_rolled_back() {
         }
         task.abort();
         // The lock is still there, so nothing but the cancel request ends it.
-        until_idle(&database).await;
+        until_idle(&database.client().await).await;
         locker.batch_execute("ROLLBACK").await.unwrap();
         let found = store.users().get(anna).await.unwrap();
         assert_eq!(found.unwrap().username, "Anna");

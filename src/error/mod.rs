@@ -2,11 +2,15 @@
 //! the business of the backend that got it.
 
 mod commit;
+mod failure;
+mod unavailable;
 
 use std::fmt;
 use std::time::Duration;
 
 pub use commit::{CommitOutcome, CommitToken};
+pub use failure::Failure;
+pub use unavailable::UnavailableReason;
 
 use crate::model::{At, CarId, InvalidInput, UserId};
 
@@ -242,195 +246,6 @@ impl Error {
                 .and_then(Failure::sqlstate),
             _ => None,
         }
-    }
-}
-
-/// What failed, in words that may be logged: the database's SQLSTATE and message, or what this
-/// crate found. Never a stored value.
-///
-/// ```
-/// use motorpool::Failure;
-///
-/// let failure = Failure::new("new row violates check constraint")
-///     .with_sqlstate("23514")
-///     .with_constraint("users_created_at_finite");
-/// assert_eq!(failure.message(), "new row violates check constraint");
-/// assert_eq!(failure.sqlstate(), Some("23514"));
-/// assert_eq!(failure.constraint(), Some("users_created_at_finite"));
-/// assert!(!failure.is_conflict());
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    sqlstate: Option<Box<str>>,
-    message: Box<str>,
-    constraint: Option<Box<str>>,
-}
-
-impl Failure {
-    /// A failure that no database reported.
-    pub fn new(message: impl Into<Box<str>>) -> Self {
-        Failure {
-            sqlstate: None,
-            message: message.into(),
-            constraint: None,
-        }
-    }
-
-    /// What a transaction remembers of an error: its text and SQLSTATE, for the
-    /// [`RolledBack`](Error::RolledBack) that comes after it.
-    ///
-    /// ```
-    /// use motorpool::{Error, Failure};
-    ///
-    /// let conflict = Failure::new("deadlock detected").with_sqlstate("40P01");
-    /// assert_eq!(Failure::of(&Error::Conflict(conflict.clone())), conflict);
-    /// ```
-    pub fn of(error: &Error) -> Self {
-        match error {
-            Error::Conflict(failure) | Error::RolledBack(failure) | Error::Database(failure) => {
-                failure.clone()
-            }
-            other => Failure {
-                sqlstate: other.sqlstate().map(Into::into),
-                ..Failure::new(other.to_string())
-            },
-        }
-    }
-
-    /// Adds the SQLSTATE.
-    pub fn with_sqlstate(mut self, sqlstate: impl Into<Box<str>>) -> Self {
-        self.sqlstate = Some(sqlstate.into());
-        self
-    }
-
-    /// Adds the name of the constraint that refused a row.
-    pub fn with_constraint(mut self, constraint: impl Into<Box<str>>) -> Self {
-        self.constraint = Some(constraint.into());
-        self
-    }
-
-    /// The five characters of the SQLSTATE.
-    pub fn sqlstate(&self) -> Option<&str> {
-        self.sqlstate.as_deref()
-    }
-
-    /// What happened.
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
-    /// The constraint that refused a row.
-    pub fn constraint(&self) -> Option<&str> {
-        self.constraint.as_deref()
-    }
-
-    /// A serialization failure (40001) or a deadlock (40P01).
-    pub fn is_conflict(&self) -> bool {
-        matches!(self.sqlstate(), Some("40001" | "40P01"))
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        match &self.sqlstate {
-            Some(sqlstate) => write!(f, " (SQLSTATE {sqlstate})"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl std::error::Error for Failure {}
-
-/// Why there is no usable connection.
-///
-/// ```
-/// use motorpool::{Error, UnavailableReason};
-///
-/// # fn example(error: Error) {
-/// if let Error::Unavailable { reason: UnavailableReason::ReadOnly, .. } = error {
-///     println!("the primary has moved");
-/// }
-/// # }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum UnavailableReason {
-    /// Nothing listens at the address. [More](crate::docs::errors#refused).
-    Refused,
-    /// The server's name has no address. [More](crate::docs::errors#namenotfound).
-    NameNotFound,
-    /// The server does not accept the user or the password.
-    /// [More](crate::docs::errors#authentication).
-    Authentication,
-    /// There is no encrypted connection that can be trusted: the server's certificate was refused,
-    /// or ours by the server, or the server has no TLS. The source says which.
-    /// [More](crate::docs::errors#tls).
-    Tls,
-    /// The server asked for the password itself, over a connection on which it is not sent: one
-    /// that is not encrypted to a server that was verified. Nothing of the password was sent.
-    /// [More](crate::docs::errors#cleartextpassword).
-    CleartextPassword,
-    /// The server has no database of that name. [More](crate::docs::errors#nosuchdatabase).
-    NoSuchDatabase,
-    /// The server accepts no more connections. [More](crate::docs::errors#toomanyconnections).
-    TooManyConnections,
-    /// The server is starting up, shutting down or recovering.
-    /// [More](crate::docs::errors#notaccepting).
-    NotAccepting,
-    /// No connection came about in time. [More](crate::docs::errors#connecttimeout).
-    ConnectTimeout,
-    /// A connection broke. If a write was under way on it, it may have happened.
-    /// [More](crate::docs::errors#connectionlost).
-    ConnectionLost,
-    /// The server accepts no writes (a standby, or a primary that was demoted).
-    /// [More](crate::docs::errors#readonly).
-    ReadOnly,
-    /// This store was closed. [More](crate::docs::errors#closed).
-    Closed,
-    /// Something else; the source says what. [More](crate::docs::errors#other).
-    Other,
-}
-
-impl UnavailableReason {
-    /// Whether waiting may help. It does not against a wrong password.
-    fn is_temporary(&self) -> bool {
-        !matches!(
-            self,
-            Self::Authentication
-                | Self::Tls
-                | Self::CleartextPassword
-                | Self::NoSuchDatabase
-                | Self::NameNotFound
-                | Self::Closed
-        )
-    }
-
-    /// Whether it is certain that nothing of the statement was stored.
-    pub(crate) fn stored_nothing(&self) -> bool {
-        !matches!(self, Self::ConnectionLost | Self::Other)
-    }
-}
-
-impl fmt::Display for UnavailableReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Refused => "connection refused, nothing listens at the address",
-            Self::NameNotFound => "the name of the server could not be found",
-            Self::Authentication => "the server does not accept this user or password",
-            Self::Tls => "no encrypted connection that can be trusted came about",
-            Self::CleartextPassword => {
-                "the server asks for the password in clear, and it was not sent"
-            }
-            Self::NoSuchDatabase => "the server has no database of that name",
-            Self::TooManyConnections => "the server accepts no more connections",
-            Self::NotAccepting => "the server is starting up or shutting down",
-            Self::ConnectTimeout => "no connection came about in time",
-            Self::ConnectionLost => "the connection was lost",
-            Self::ReadOnly => "the server accepts no writes",
-            Self::Closed => "the store was closed",
-            Self::Other => "no connection could be made",
-        })
     }
 }
 

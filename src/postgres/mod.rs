@@ -26,8 +26,10 @@ mod replicas;
 mod row;
 mod silence;
 mod statement;
+mod status;
 mod target;
 mod tls;
+mod transaction;
 mod tx;
 mod users;
 mod wanted;
@@ -56,9 +58,10 @@ use self::observe::{Operation, Slow};
 pub use self::replicas::{OutOfRotation, Position, Reads, ReplicaStatus, Session};
 use self::replicas::{Replicas, Route, Routed};
 use self::statement::Statement;
+pub use self::status::PoolStatus;
 pub(crate) use self::tls::CancelRoute;
 use self::users::PgUsers;
-use crate::error::{CommitOutcome, CommitToken, Result};
+use crate::error::Result;
 use crate::repo::{CarRepo, UserRepo};
 use crate::store::{Store, Tx, TxOptions};
 
@@ -360,72 +363,6 @@ impl PgStore {
         executor.call(Operation::Ping, ping).await.map(drop)
     }
 
-    /// What the pool looks like at this moment, and how many connections left it since the start.
-    ///
-    /// ```no_run
-    /// # fn example(store: motorpool::PgStore) {
-    /// let status = store.status();
-    /// println!("{} of {} connections are in use", status.size - status.idle, status.max);
-    /// println!("{} calls wait, {} connections were lost", status.waiting, status.discarded.lost);
-    /// for replica in status.replicas.iter().filter(|replica| replica.out.is_some()) {
-    ///     println!("replica {} is out: {:?}", replica.number, replica.out);
-    /// }
-    /// # }
-    /// ```
-    pub fn status(&self) -> PoolStatus {
-        let pool = self.shared.pool.status();
-        let replicas = self.replicas().map(|replicas| replicas.status());
-        let (replicas, reads) = replicas.unwrap_or_default();
-        PoolStatus {
-            max: pool.max_size,
-            size: pool.size,
-            idle: pool.available,
-            waiting: pool.waiting
-                + (self.shared.batches.as_ref()).map_or(0, |batches| batches.waiting()),
-            discarded: self.shared.health.discarded(),
-            batched: (self.shared.batches.as_ref())
-                .map(|batches| batches.sent())
-                .unwrap_or_default(),
-            replicas,
-            reads,
-        }
-    }
-
-    /// How a commit ended that gave [`CommitUnknown`](crate::Error::CommitUnknown). Two round
-    /// trips, after a crash three.
-    ///
-    /// The server remembers it for as long as it keeps the status of old transactions (hundreds of
-    /// millions of them), also through a restart. A crash is another matter: numbers of transactions
-    /// that were lost in it are given out again. The answer is right until the server's next
-    /// checkpoint after it (`checkpoint_timeout`, 5 minutes by default), and with
-    /// `track_commit_timestamp = on` for longer; later, what may be another transaction's commit is
-    /// [`Unknown`](CommitOutcome::Unknown). Two crashes between the commit and the question cannot
-    /// be told from one, so ask as soon as the server is back.
-    ///
-    /// ```no_run
-    /// # async fn example(store: motorpool::PgStore) -> motorpool::Result<()> {
-    /// use motorpool::{CommitOutcome, Error, NewUser, Store, TxOptions};
-    ///
-    /// let tx = store.begin(TxOptions::new()).await?;
-    /// tx.users().register(&NewUser::new("Ada")?).await?;
-    /// if let Err(Error::CommitUnknown { token }) = tx.commit().await {
-    ///     match store.commit_outcome(&token).await? {
-    ///         CommitOutcome::Committed => println!("it is stored"),
-    ///         CommitOutcome::RolledBack => println!("nothing of it is stored"),
-    ///         other => println!("ask again, or look: {other:?}"),
-    ///     }
-    /// }
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// Those of the connection: as long as the server cannot be reached, nobody knows.
-    pub async fn commit_outcome(&self, token: &CommitToken) -> Result<CommitOutcome> {
-        let executor = Executor::Pool(Arc::clone(&self.shared));
-        let outcome = pin!(outcome::outcome(&executor, token));
-        executor.call(Operation::CommitOutcome, outcome).await
-    }
-
     /// Closes the store and all its clones. From this moment on new calls give
     /// [`Unavailable`](crate::Error::Unavailable), those that wait for a connection too. Calls and
     /// transactions that have a connection go on; await the returned value to wait for them.
@@ -441,29 +378,6 @@ impl PgStore {
     pub fn close(&self) -> Closing {
         Closing::start(&self.shared, self.replicas())
     }
-}
-
-/// The connections of a [`PgStore`] at one moment: those to the server, or where there are
-/// [replicas](PgStoreBuilder::replica) to the primary.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PoolStatus {
-    /// The most that there can be. 0 when the store is closed.
-    pub max: usize,
-    /// How many there are, in use and idle.
-    pub size: usize,
-    /// How many of them are idle.
-    pub idle: usize,
-    /// How many calls wait for one, or to [go out together](Batching) with others.
-    pub waiting: usize,
-    /// How many left the pool, and why.
-    pub discarded: Discarded,
-    /// How many calls went to the server together, since the start.
-    pub batched: Batched,
-    /// The replicas, in the order of their numbers.
-    pub replicas: Vec<ReplicaStatus>,
-    /// Where reads went, where there are replicas.
-    pub reads: Reads,
 }
 
 const PING: Statement = Statement::read("SELECT 1");
@@ -485,8 +399,9 @@ impl Store for PgStore {
     }
 
     async fn begin(&self, options: TxOptions) -> Result<Tx> {
-        let begin = pin!(tx::begin(&self.shared, &options));
-        observe::call(&self.shared, Operation::Begin, begin).await
+        transaction::begin(&self.shared, &options)
+            .await
+            .map(Tx::new)
     }
 }
 

@@ -6,10 +6,15 @@
 //! every crash, and after a crash a commit counts as ours only if the number is older than the
 //! crash: the checkpoint at the end of recovery has noted which number came next.
 
+use std::pin::pin;
+use std::sync::Arc;
+
 use tokio_postgres::types::Type;
 
+use super::PgStore;
 use super::executor::Executor;
 use super::lease::ERA;
+use super::observe::Operation;
 use super::row;
 use super::statement::Statement;
 use crate::error::{CommitOutcome, CommitToken, Error, Result};
@@ -34,7 +39,44 @@ const BEFORE_THE_CRASH: Statement = Statement::read(
 )
 .takes(&[Type::TEXT]);
 
-pub(super) async fn outcome(executor: &Executor, token: &CommitToken) -> Result<CommitOutcome> {
+impl PgStore {
+    /// How a commit ended that gave [`CommitUnknown`](crate::Error::CommitUnknown). Two round
+    /// trips, after a crash three.
+    ///
+    /// The server remembers it for as long as it keeps the status of old transactions (hundreds of
+    /// millions of them), also through a restart. A crash is another matter: numbers of transactions
+    /// that were lost in it are given out again. The answer is right until the server's next
+    /// checkpoint after it (`checkpoint_timeout`, 5 minutes by default), and with
+    /// `track_commit_timestamp = on` for longer; later, what may be another transaction's commit is
+    /// [`Unknown`](CommitOutcome::Unknown). Two crashes between the commit and the question cannot
+    /// be told from one, so ask as soon as the server is back.
+    ///
+    /// ```no_run
+    /// # async fn example(store: motorpool::PgStore) -> motorpool::Result<()> {
+    /// use motorpool::{CommitOutcome, Error, NewUser, Store, TxOptions};
+    ///
+    /// let tx = store.begin(TxOptions::new()).await?;
+    /// tx.users().register(&NewUser::new("Ada")?).await?;
+    /// if let Err(Error::CommitUnknown { token }) = tx.commit().await {
+    ///     match store.commit_outcome(&token).await? {
+    ///         CommitOutcome::Committed => println!("it is stored"),
+    ///         CommitOutcome::RolledBack => println!("nothing of it is stored"),
+    ///         other => println!("ask again, or look: {other:?}"),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of the connection: as long as the server cannot be reached, nobody knows.
+    pub async fn commit_outcome(&self, token: &CommitToken) -> Result<CommitOutcome> {
+        let executor = Executor::Pool(Arc::clone(&self.shared));
+        let outcome = pin!(outcome(&executor, token));
+        executor.call(Operation::CommitOutcome, outcome).await
+    }
+}
+
+async fn outcome(executor: &Executor, token: &CommitToken) -> Result<CommitOutcome> {
     let era: i64 = match executor.query_one(&ERA, &[]).await {
         Ok(row) => row::computed(&row, 0)?,
         // A server that does not tell may have crashed.

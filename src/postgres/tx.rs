@@ -1,32 +1,19 @@
-//! The transaction as an owned value: a connection, what has failed on it, and whether it is over.
+//! The state of a transaction: a connection, what has failed on it, and whether it is over.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
-use async_trait::async_trait;
 use tokio::sync::Mutex;
 
 use super::begin;
-use super::cars::PgCars;
-use super::executor::{Deadline, Executor, Shared};
+use super::executor::{Deadline, Shared};
 use super::flight::{Number, Rows};
 use super::lease::{COMMIT, Lease};
 use super::mode::StatementMode;
-use super::observe::{self, Operation};
 use super::statement::{Params, Statement};
-use super::users::PgUsers;
 use crate::error::{CommitToken, Error, Failure, Result};
-use crate::repo::{CarRepo, UserRepo};
-use crate::store::{Transaction, Tx, TxOptions};
-
-/// The transaction and its repositories.
-pub(super) struct PgTransaction {
-    users: PgUsers,
-    cars: PgCars,
-    inner: Arc<TxInner>,
-}
+use crate::store::TxOptions;
 
 /// What the repositories of a transaction work on.
 pub(super) struct TxInner {
@@ -35,7 +22,7 @@ pub(super) struct TxInner {
     era: i64,
     // Statements of one transaction run one after the other.
     pub(super) state: Mutex<State>,
-    /// See [`Transaction::gave_way`].
+    /// See [`Transaction::gave_way`](crate::store::Transaction::gave_way).
     gave_way: AtomicBool,
 }
 
@@ -64,31 +51,6 @@ const SAVE: &str = "SAVEPOINT motorpool_savepoint";
 const RELEASE: &str = "RELEASE SAVEPOINT motorpool_savepoint";
 const UNDO: &str =
     "ROLLBACK TO SAVEPOINT motorpool_savepoint; RELEASE SAVEPOINT motorpool_savepoint;";
-
-/// Begins a transaction and makes a handle of it.
-pub(super) async fn begin(shared: &Arc<Shared>, options: &TxOptions) -> Result<Tx> {
-    let inner = open(shared, options, shared.deadline()).await?;
-    Ok(Tx::new(PgTransaction::over(inner)))
-}
-
-/// Begins a transaction with its repositories.
-pub(super) async fn transaction(
-    shared: &Arc<Shared>,
-    options: &TxOptions,
-) -> Result<PgTransaction> {
-    let inner = open(shared, options, shared.deadline()).await?;
-    Ok(PgTransaction::over(inner))
-}
-
-impl PgTransaction {
-    fn over(inner: Arc<TxInner>) -> Self {
-        PgTransaction {
-            users: PgUsers::new(Executor::Transaction(Arc::clone(&inner))),
-            cars: PgCars::new(Executor::Transaction(Arc::clone(&inner))),
-            inner,
-        }
-    }
-}
 
 /// Begins a transaction.
 pub(super) async fn open(
@@ -137,12 +99,16 @@ impl TxInner {
         self.in_time(deadline, run).await
     }
 
+    pub(super) fn gave_way(&self) -> bool {
+        self.gave_way.load(Relaxed)
+    }
+
     pub(super) fn deadline(&self) -> Deadline {
         self.shared.deadline()
     }
 
     /// Bounds a piece of work by the time that a call has.
-    async fn in_time<T>(
+    pub(super) async fn in_time<T>(
         &self,
         deadline: Deadline,
         work: impl Future<Output = Result<T>>,
@@ -195,7 +161,7 @@ impl TxInner {
     }
 
     fn fail(&self, state: &mut State, lease: Lease, error: &Error) {
-        let first = failure_of(error);
+        let first = Failure::of(error);
         if first.is_conflict() {
             self.gave_way.store(true, Relaxed);
         }
@@ -356,92 +322,6 @@ impl State {
                 lease: Some(lease),
                 first: Failure::new("a savepoint in it was dropped unfinished"),
             };
-        }
-    }
-}
-
-#[async_trait]
-impl Transaction for PgTransaction {
-    fn users(&self) -> &dyn UserRepo {
-        &self.users
-    }
-
-    fn cars(&self) -> &dyn CarRepo {
-        &self.cars
-    }
-
-    async fn commit(&self) -> Result<()> {
-        observe::call(
-            &self.inner.shared,
-            Operation::Commit,
-            pin!(async { self.inner.commit(self.inner.deadline()).await }),
-        )
-        .await
-    }
-
-    async fn rollback(&self) -> Result<()> {
-        observe::call(
-            &self.inner.shared,
-            Operation::Rollback,
-            pin!(async { self.inner.rollback(self.inner.deadline()).await }),
-        )
-        .await
-    }
-
-    async fn savepoint(&self) -> Result<u32> {
-        observe::call(
-            &self.inner.shared,
-            Operation::Savepoint,
-            pin!(async {
-                let tx = &self.inner;
-                let work = async { tx.save(&mut *tx.state.lock().await).await };
-                tx.in_time(tx.deadline(), work).await
-            }),
-        )
-        .await
-    }
-
-    async fn release(&self, level: u32) -> Result<()> {
-        observe::call(
-            &self.inner.shared,
-            Operation::Release,
-            pin!(async {
-                let tx = &self.inner;
-                let work = async { tx.release(&mut *tx.state.lock().await, level).await };
-                tx.in_time(tx.deadline(), work).await
-            }),
-        )
-        .await
-    }
-
-    async fn rollback_to(&self, level: u32) -> Result<()> {
-        observe::call(
-            &self.inner.shared,
-            Operation::RollbackTo,
-            pin!(async {
-                let tx = &self.inner;
-                let work = async { tx.undo(&mut *tx.state.lock().await, level).await };
-                tx.in_time(tx.deadline(), work).await
-            }),
-        )
-        .await
-    }
-
-    fn gave_way(&self) -> bool {
-        self.inner.gave_way.load(Relaxed)
-    }
-}
-
-/// What a transaction remembers of its first failure.
-fn failure_of(error: &Error) -> Failure {
-    match error {
-        Error::Conflict(failure) | Error::Database(failure) => failure.clone(),
-        other => {
-            let failure = Failure::new(other.to_string());
-            match other.sqlstate() {
-                Some(sqlstate) => failure.with_sqlstate(sqlstate),
-                None => failure,
-            }
         }
     }
 }

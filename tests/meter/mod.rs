@@ -1,6 +1,10 @@
 //! A recorder that keeps what it is told, by name and labels.
 
-#![allow(unreachable_pub, reason = "a module of a test program")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of it"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

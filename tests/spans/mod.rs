@@ -1,6 +1,10 @@
 //! The spans and warnings of the library on this thread, field by field.
 
-#![allow(unreachable_pub, reason = "a module of a test program")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of it"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -17,6 +17,7 @@ use std::env;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use motorpool::PgStore;
@@ -37,7 +38,37 @@ impl Database {
     pub async fn client(&self) -> Client {
         connect(&self.url).await
     }
+
+    /// The password in the URL. A server that asks for none needs one there too, for the tests that
+    /// look whether it turns up.
+    pub fn password(&self) -> String {
+        let config: tokio_postgres::Config = self.url.parse().expect("a URL");
+        let password = config.get_password().expect("a password in the URL");
+        String::from_utf8(password.to_vec()).expect("a text")
+    }
 }
+
+/// Waits until no connection of a store to this client's database does anything: what was dropped is
+/// rolled back or cancelled a moment later.
+pub async fn until_idle(client: &Client) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND application_name = 'motorpool' AND state <> 'idle'";
+    let started = Instant::now();
+    loop {
+        let busy: i64 = client.query_one(sql, &[]).await.expect("counts").get(0);
+        if busy == 0 {
+            return;
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "{busy} connections are at work"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// How long a condition may take to come true.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a test with a migrated database, which is dropped at the end, whatever the end is.
 pub async fn with_database<F, Fut, T>(test: F) -> T

@@ -1,7 +1,6 @@
 //! A session: what it reads is never older than what it has written.
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +11,7 @@ use super::position::Position;
 use super::repos::Routed;
 use super::state::State;
 use crate::error::Result;
-use crate::postgres::observe::{self, Operation};
-use crate::postgres::{PgStore, tx};
+use crate::postgres::{PgStore, transaction};
 use crate::repo::{CarRepo, UserRepo};
 use crate::store::{Store, Transaction, Tx, TxOptions};
 
@@ -128,9 +126,7 @@ impl Store for Session {
         let Some(routed) = &self.routed else {
             return self.store.begin(options).await;
         };
-        let begin = pin!(tx::transaction(&self.store.shared, &options));
-        let begin = observe::call(&self.store.shared, Operation::Begin, begin);
-        let inner = begin.await?;
+        let inner = transaction::begin(&self.store.shared, &options).await?;
         Ok(Tx::new(Noted {
             inner,
             log: Arc::clone(&routed.route.replicas.log),

@@ -1,0 +1,71 @@
+//! What a host sees of reads where there are replicas: one span a read, wherever it was tried, with
+//! the server that answered; and what part of them the replicas served.
+#![cfg(feature = "metrics")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "these are tests"
+)]
+
+#[path = "support/cluster.rs"]
+mod cluster;
+mod garage;
+mod meter;
+mod spans;
+
+use cluster::Cluster;
+use garage::{car, is_out, replicated, user, with_replicas};
+use meter::Meter;
+use metrics::set_default_local_recorder;
+use motorpool::{OutOfRotation, Store};
+use spans::Spans;
+
+#[tokio::test]
+async fn a_read_is_one_span_of_the_server_that_answered() {
+    let cluster = Cluster::start(1, false).await;
+    let ports = [0, 1].map(|number| cluster.node(number).port().to_string());
+    let meter = Meter::default();
+    let _guard = set_default_local_recorder(&meter);
+    let store = with_replicas(&cluster).await.build().await.unwrap();
+    let ada = user(&store, "Ada").await;
+    car(&store, "Golf", ada).await;
+    replicated(&cluster).await;
+    let reads = |role: &str| {
+        let told = meter.told(&format!("motorpool.reads{{motorpool.server.role={role}}}"));
+        told.iter().sum::<f64>()
+    };
+    let spans = Spans::listen();
+
+    // On the replica.
+    for _ in 0..5 {
+        store.users().get(ada).await.unwrap();
+        let span = spans.take_one();
+        assert_eq!(span.field("db.operation.name"), Some("get"));
+        assert_eq!(span.field("server.port"), Some(&*ports[1]));
+    }
+    assert_eq!((reads("replica"), reads("primary")), (5.0, 0.0));
+
+    // A write, and what is in a transaction, is the primary's.
+    user(&store, "Bob").await;
+    assert_eq!(spans.take_one().field("server.port"), Some(&*ports[0]));
+
+    // A session's calls are one span each, whatever is asked along with them.
+    let session = store.session();
+    let eve = user(&session, "Eve").await;
+    assert_eq!(spans.take_one().field("server.port"), Some(&*ports[0]));
+    assert!(session.users().get(eve).await.unwrap().is_some());
+    spans.take_one();
+    let before = (reads("replica"), reads("primary"));
+    assert_eq!(before.0 + before.1, 6.0);
+
+    // Without the replica.
+    cluster.node(1).kill9();
+    is_out(&store, 0, OutOfRotation::Unreachable).await;
+    spans.take();
+    store.cars().owned_by(ada).await.unwrap();
+    let span = spans.take_one();
+    assert_eq!(span.field("db.operation.name"), Some("owned_by"));
+    assert_eq!(span.field("server.port"), Some(&*ports[0]));
+    assert_eq!(reads("primary"), before.1 + 1.0);
+}
