@@ -6,7 +6,7 @@ use super::health::Discarded;
 use super::replicas::{Reads, ReplicaStatus};
 
 /// The connections of a [`PgStore`] at one moment: those to the server, or where there are
-/// [replicas](PgStoreBuilder::replica) to the primary.
+/// [replicas](crate::PgStoreBuilder::replica) to the primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStatus {
@@ -16,7 +16,7 @@ pub struct PoolStatus {
     pub size: usize,
     /// How many of them are idle.
     pub idle: usize,
-    /// How many calls wait for one, or to [go out together](Batching) with others.
+    /// How many calls wait for one, or to [go out together](crate::Batching) with others.
     pub waiting: usize,
     /// How many left the pool, and why.
     pub discarded: Discarded,
