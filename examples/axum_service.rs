@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::body::to_bytes;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Query, Request, State};
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{ErrorResponse, Response, Result as Answer};
@@ -287,7 +287,6 @@ async fn finish(app: State<App>, request: Request, next: Next) -> Response {
         let problem = json!({"title": title, "status": status.as_u16(), "detail": text});
         let kind = HeaderValue::from_static("application/problem+json");
         parts.headers.insert(CONTENT_TYPE, kind);
-        parts.headers.remove(CONTENT_LENGTH);
         response = Response::from_parts(parts, problem.to_string().into());
     }
     if app.ending.load(Relaxed) {

@@ -127,12 +127,16 @@ async fn requests_that_run_are_finished_and_the_drain_is_announced() {
     with_database(async |database| {
         let service = Service::on(&database.url, &["--drain", "200"]);
         let (mut idle, mut busy) = (service.client().await, service.client().await);
+        let mut reading = service.client().await;
         idle.post("/users", json!({"username": "Ada"})).await;
-        // It waits for a lock, for as long as the test likes.
+        // Both wait for a lock, for as long as the test likes, and have more to ask for after that.
         let mut direct = database.client().await;
         let lock = direct.transaction().await.unwrap();
         let sql = "SELECT FROM users WHERE id = 1 FOR UPDATE";
         lock.execute(sql, &[]).await.unwrap();
+        let sql = "LOCK TABLE cars IN ACCESS EXCLUSIVE MODE";
+        lock.execute(sql, &[]).await.unwrap();
+        reading.send("GET /users/1/cars", None).await.unwrap();
         let change = json!({"role": "student"});
         busy.send("PATCH /users/1", Some(change)).await.unwrap();
         let waits = "SELECT count(*) FROM pg_stat_activity \
@@ -144,7 +148,7 @@ async fn requests_that_run_are_finished_and_the_drain_is_announced() {
             .await
             .unwrap()
             .get::<_, i64>(0)
-            == 0
+            < 2
         {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -170,6 +174,8 @@ async fn requests_that_run_are_finished_and_the_drain_is_announced() {
         lock.commit().await.unwrap();
         let changed = busy.receive().await.unwrap();
         assert_eq!(changed.expect(200)["role"], "student");
+        let cars = reading.receive().await.unwrap();
+        assert_eq!(cars.expect(200), json!([]));
         let ended = service.ended().await;
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         drop((direct, watcher));
