@@ -48,7 +48,7 @@
 //! - Without Postgres, or on CockroachDB or YugabyteDB, which it [does not hold on](docs::engines).
 //! - Without tokio. There is no blocking form.
 //! - For speed alone where there is little traffic. A lone call costs what the bare driver costs, 0.8
-//!   to 1.1 times its throughput; it is under load that calls go to the server together.
+//!   to 1.25 times its throughput; it is under load that calls go to the server together.
 //! - As a history of who owned what. A transfer overwrites the owner.
 //! - As something that never changes: this is version 0.1, and names may change with the next one.
 //!
@@ -77,7 +77,7 @@
 //!
 //! | promise | counted in the last full run |
 //! |---|---|
-//! | Both stores keep one contract. | 138 rules, over sockets, TCP, TLS and PgBouncer; 256 random histories side by side, no difference |
+//! | Both stores keep one contract. | 139 rules, over sockets, TCP, TLS and PgBouncer; 256 random histories side by side, no difference |
 //! | `commit` is `Ok` only if everything is stored. | the connection cut around COMMIT 500 times: 0 `Ok` without the row |
 //! | What was acknowledged survives a crash. | `kill -9` of the server 50 times, 23 507 writes: 0 lost, 0 doubled |
 //! | A store goes on with the new primary. | killed 50 times and stopped 20 times, 309 756 writes: 0 lost, 0 doubled |

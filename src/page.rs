@@ -126,6 +126,44 @@ impl<T, K> Page<T, K> {
         let next = if more { items.last().map(key) } else { None };
         Page { items, next }
     }
+
+    /// Everything that `list` gives, page after page of the greatest length, up to the first
+    /// error. For implementations of [`UserRepo::stream`](crate::UserRepo::stream) and
+    /// [`CarRepo::stream`](crate::CarRepo::stream): no more than a page is held at a time.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// use futures_util::TryStreamExt;
+    /// use motorpool::{Error, Page, PageRequest};
+    ///
+    /// let numbers = Page::walk(|page: PageRequest<u32>| async move {
+    ///     let start = page.start().map_or(0, |last| last + 1);
+    ///     let items = (start..2500).take(page.limit() + 1).collect();
+    ///     Ok::<_, Error>(Page::cut(items, &page, |number| *number))
+    /// });
+    /// assert_eq!(numbers.try_collect::<Vec<_>>().await?.len(), 2500);
+    /// # Ok::<(), Error>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn walk<'a, E, F, Fut>(list: F) -> BoxStream<'a, Result<T, E>>
+    where
+        T: Send + 'a,
+        K: Send + 'a,
+        E: Send + 'a,
+        F: Fn(PageRequest<K>) -> Fut + Send + Sync + 'a,
+        Fut: Future<Output = Result<Page<T, K>, E>> + Send + 'a,
+    {
+        walk(move |after| {
+            let limit = PageRequest::<K>::MAX_LIMIT;
+            let page = list(PageRequest { limit, after });
+            async move {
+                let page = page.await?;
+                Ok((page.items.into_iter().map(Ok), page.next))
+            }
+        })
+    }
 }
 
 /// Walks over everything, a chunk at a time, and ends with the first error.
@@ -159,25 +197,6 @@ where
     });
     // One that is asked again after its end goes on saying so.
     items.fuse().boxed()
-}
-
-/// The same by pages of the greatest length.
-pub(crate) fn walk_pages<'a, T, K, E, F, Fut>(list: F) -> BoxStream<'a, Result<T, E>>
-where
-    T: Send + 'a,
-    K: Send + 'a,
-    E: Send + 'a,
-    F: Fn(PageRequest<K>) -> Fut + Send + Sync + 'a,
-    Fut: Future<Output = Result<Page<T, K>, E>> + Send + 'a,
-{
-    walk(move |after| {
-        let limit = PageRequest::<K>::MAX_LIMIT;
-        let page = list(PageRequest { limit, after });
-        async move {
-            let page = page.await?;
-            Ok((page.items.into_iter().map(Ok), page.next))
-        }
-    })
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::error::Result;
 use crate::model::{Car, CarId, NewCar, NewUser, Registration, Role, User, UserId};
-use crate::page::{Page, PageRequest, walk_pages};
+use crate::page::{Page, PageRequest};
 
 /// Users. [The module](self) says what holds for every method.
 ///
@@ -179,7 +179,7 @@ pub trait UserRepo: Send + Sync {
     /// # Errors
     /// Those of the connection. The stream ends with the first one.
     fn stream(&self) -> BoxStream<'_, Result<User>> {
-        walk_pages(|page| self.list(page))
+        Page::walk(|page| self.list(page))
     }
 
     /// Changes the role and returns the user as it is then.

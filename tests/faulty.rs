@@ -22,6 +22,8 @@ mod operations;
 #[path = "faulty/transactions.rs"]
 mod transactions;
 
+use std::time::Duration;
+
 use motorpool::testing::Faulty;
 use motorpool::{Error, MemoryStore, NewUser, Result, Store, User};
 
@@ -43,6 +45,12 @@ async fn ada(store: &Memory) -> User {
 
 async fn stored(store: &Memory) -> u64 {
     store.store().users().count().await.unwrap()
+}
+
+/// What has to happen at once.
+async fn soon<F: Future>(what: F) -> F::Output {
+    let limit = Duration::from_secs(10);
+    tokio::time::timeout(limit, what).await.expect("it hangs")
 }
 
 fn is_timeout<T>(answer: Result<T>) -> bool {

@@ -142,6 +142,7 @@ macro_rules! __motorpool_rules {
                     rollback_frees_names_and_keys,
                     dropping_the_handle_hides_the_changes,
                     changes_are_seen_inside_and_not_outside_until_commit overlapping,
+                    a_commit_loses_nothing_that_others_store_meanwhile,
                     read_committed_sees_what_others_commit overlapping,
                     repeatable_read_sees_what_its_first_statement_saw overlapping,
                     repeatable_read_gives_way_to_a_concurrent_change overlapping,

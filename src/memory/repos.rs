@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::model::{
     Car, CarId, Field, NewCar, NewUser, Registration, Role, User, UserId, check_name,
 };
-use crate::page::{Page, PageRequest, walk_pages};
+use crate::page::{Page, PageRequest};
 use crate::repo::{CarRepo, UserRepo};
 
 /// Runs one statement.
@@ -122,7 +122,7 @@ impl<R: Run> CarRepo for Repos<R> {
     }
 
     fn stream(&self) -> BoxStream<'_, Result<Car>> {
-        walk_pages(|page| self.0.read(move |state| state.list_cars(&page)))
+        Page::walk(|page| self.0.read(move |state| state.list_cars(&page)))
     }
 
     async fn transfer(&self, id: CarId, from: UserId, to: UserId) -> Result<Car> {

@@ -54,7 +54,7 @@ impl fmt::Display for Car {
 /// # Ok::<(), motorpool::InvalidInput>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(transparent))]
 pub struct PurchaseKey(Uuid);
 
@@ -73,6 +73,12 @@ impl PurchaseKey {
 impl From<Uuid> for PurchaseKey {
     fn from(key: Uuid) -> Self {
         Self(key)
+    }
+}
+
+impl From<PurchaseKey> for Uuid {
+    fn from(key: PurchaseKey) -> Self {
+        key.0
     }
 }
 
@@ -103,10 +109,16 @@ impl FromStr for PurchaseKey {
 /// assert_eq!(new.purchase_key(), Some(key));
 /// # Ok::<(), motorpool::InvalidInput>(())
 /// ```
+///
+/// With the feature `serde` it is `{"model":"Golf","owner":7,"purchase_key":"67e55044-…"}`; the key
+/// may be `null` or missing. Reading it makes all checks, and fields of other names are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct NewCar {
     model: String,
+    #[cfg_attr(feature = "serde", serde(rename = "owner"))]
     owner_id: UserId,
+    #[cfg_attr(feature = "serde", serde(rename = "purchase_key"))]
     key: Option<PurchaseKey>,
 }
 

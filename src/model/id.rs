@@ -7,7 +7,8 @@ macro_rules! id_type {
         ///
         /// Any `i64` can be wrapped: an id that nothing has is simply not found. The text form
         /// ([`Display`](std::fmt::Display), [`FromStr`](std::str::FromStr)) is the decimal number,
-        /// and with the feature `serde` it is a number too.
+        /// and with the feature `serde` it is a number too: in JSON a number, not a text, except
+        /// as the key of a map.
         ///
         /// ```
         #[doc = concat!("use motorpool::", stringify!($name), ";")]

@@ -22,8 +22,6 @@ id_type! {
 /// assert_eq!(Role::ALL.len(), 3);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Role {
     /// `student`
     Student,
@@ -104,7 +102,13 @@ impl fmt::Display for User {
 /// assert!(NewUser::new(" Tristan").is_err());
 /// # Ok::<(), motorpool::InvalidInput>(())
 /// ```
+///
+/// With the feature `serde` it is `{"username":"Tristan","created_at":"2026-01-01","role":"teacher"}`.
+/// Reading it makes all checks. Only the name has to be there; fields of other names are refused.
+/// Whoever sends it chooses the role and the date as well: a service that lets anybody register
+/// themselves reads a type of its own, with the name alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct NewUser {
     username: String,
     created_at: NaiveDate,
@@ -165,8 +169,11 @@ impl NewUser {
         check_date(self.created_at)
     }
 
-    /// The same for many, with the index of the first that fails.
-    pub(crate) fn check_all(new: &[NewUser]) -> Result<(), InvalidInput> {
+    /// The same for many.
+    ///
+    /// # Errors
+    /// [`InvalidInput::DateTooEarly`], with the index of the first that fails.
+    pub fn check_all(new: &[NewUser]) -> Result<(), InvalidInput> {
         new.iter().enumerate().try_for_each(|(index, user)| {
             user.check()
                 .map_err(|_| InvalidInput::DateTooEarly { index: Some(index) })

@@ -2,10 +2,10 @@
 
 use futures_util::{FutureExt, StreamExt};
 use motorpool::testing::{self, Operation};
-use motorpool::{Error, NewCar, Store, TxOptions, UserId};
+use motorpool::{CarId, Error, NewCar, Store, TxOptions, UserId};
 use tokio::task::JoinSet;
 
-use crate::{is_timeout, named, store, stored};
+use crate::{is_timeout, named, soon, store, stored};
 
 #[tokio::test]
 async fn the_nth_call_fails_and_is_not_made() {
@@ -60,6 +60,18 @@ async fn of_several_faults_at_one_call_the_others_wait_for_the_next() {
     let exhausted = store.users().count().await;
     assert!(matches!(exhausted, Err(Error::PoolExhausted { .. })));
     assert_eq!(store.cars().count().await.unwrap(), 0);
+
+    let in_order = [1, 2, 3].map(|number| {
+        let error = move || Error::CarNotFound {
+            id: CarId::new(number),
+        };
+        store.fail(Operation::CountCars, 1, error);
+        number
+    });
+    for number in in_order {
+        let failed = store.cars().count().await;
+        assert!(matches!(failed, Err(Error::CarNotFound { id }) if id.get() == number));
+    }
 }
 
 #[tokio::test]
@@ -88,7 +100,7 @@ async fn a_call_that_hangs_and_is_dropped_is_never_made() {
     let new = named("Ada");
     let mut call = store.users().register(&new);
     assert!((&mut call).now_or_never().is_none());
-    fault.reached().await;
+    soon(fault.reached()).await;
     drop(call);
     assert_eq!(stored(&store).await, 0);
     assert!(store.users().register(&new).await.unwrap().is_created());
@@ -101,11 +113,11 @@ async fn a_call_that_hangs_is_made_when_it_is_released() {
     let fault = store.hang(Operation::Register, 1);
     let (hanging, new) = (store.clone(), named("Ada"));
     let call = tokio::spawn(async move { hanging.users().register(&new).await });
-    fault.reached().await;
+    soon(fault.reached()).await;
     // Others go on.
     assert_eq!(store.users().count().await.unwrap(), 0);
     fault.release();
-    assert!(call.await.unwrap().unwrap().is_created());
+    assert!(soon(call).await.unwrap().unwrap().is_created());
     // Released before it has come, it does not hang.
     store.hang(Operation::Register, 1).release();
     let answer = store.users().register(&named("Bob")).now_or_never();
@@ -119,10 +131,10 @@ async fn an_answer_that_hangs_is_that_of_a_call_that_was_made() {
     let new = named("Ada");
     let mut call = store.users().register(&new);
     assert!((&mut call).now_or_never().is_none());
-    fault.reached().await;
+    soon(fault.reached()).await;
     assert_eq!(stored(&store).await, 1);
     fault.release();
-    assert!(call.await.unwrap().is_created());
+    assert!(soon(call).await.unwrap().is_created());
 
     store.hang_answer(Operation::Register, 1);
     let bob = named("Bob");
@@ -143,7 +155,7 @@ async fn healing_lets_what_hangs_go_on() {
     assert_eq!(stored(&store).await, 1);
     store.heal();
     for call in calls {
-        assert!(call.await.unwrap().is_created());
+        assert!(soon(call).await.unwrap().is_created());
     }
 }
 
@@ -195,6 +207,7 @@ async fn a_stream_fails_before_its_first_item_or_instead_of_its_end() {
     }
     assert!(stream.next().now_or_never().is_none());
     store.heal();
-    assert!(stream.next().await.is_none() && stream.next().await.is_none());
+    assert!(soon(stream.next()).await.is_none());
+    assert!(stream.next().await.is_none());
     assert_eq!(store.calls(Operation::StreamUsers), 5);
 }

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use futures_util::future::join;
 use futures_util::{FutureExt, StreamExt};
 use motorpool::testing::{self, Operation};
 use motorpool::{Error, Result, Store, StoreExt, Tx, TxOptions};
 
-use crate::{Memory, named, store};
+use crate::{Memory, named, soon, store};
 
 async fn begin(store: &Memory) -> Tx {
     store.begin(TxOptions::new()).await.unwrap()
@@ -169,10 +170,11 @@ async fn a_call_that_hangs_and_is_dropped_fails_its_transaction() {
     let store = store();
     let fault = store.hang(Operation::Register, 1);
     let tx = begin(&store).await;
-    let (added, ()) = tokio::join!(add(&tx, "Ada"), async {
+    let release = async {
         fault.reached().await;
         fault.release();
-    });
+    };
+    let (added, ()) = soon(join(add(&tx, "Ada"), release)).await;
     added.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(names(&store).await, ["Ada"]);
