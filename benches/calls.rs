@@ -13,7 +13,6 @@ use motorpool::{Car, CarId, NewCar, NewUser, PgStore, Role, Store, User, UserId}
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio_postgres::{NoTls, Row};
-use uuid::Uuid;
 
 use server::{Options, Server};
 
@@ -220,10 +219,7 @@ impl By {
             By::Hand(pool) => {
                 let client = pool.get().await?;
                 let statement = client.prepare_cached(sql::BUY).await?;
-                let key: Option<Uuid> = None;
-                car(&client
-                    .query_one(&statement, &[&model, &owner, &key])
-                    .await?)
+                car(&client.query_one(&statement, &[&model, &owner]).await?)
             }
         }
     }

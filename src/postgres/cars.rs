@@ -32,9 +32,17 @@ impl PgCars {
 }
 
 // The owner is locked against deletion, so the foreign key has nothing to refuse, and the id is
-// taken from the sequence only when the purchase will be stored. A key that a concurrent
-// transaction has just used is found by the no-op update, in the same round trip.
+// taken from the sequence only when the purchase will be stored.
 const BUY: Statement = Statement::write(
+    "INSERT INTO cars (model, owner_id)
+    SELECT $1, id FROM users WHERE id = $2 FOR KEY SHARE
+    RETURNING id, model, owner_id",
+)
+.takes(&[Type::VARCHAR, Type::INT8]);
+
+// The same with a key. One that a concurrent transaction has just used is found by the no-op update,
+// in the same round trip.
+const BUY_WITH_KEY: Statement = Statement::write(
     "WITH held AS (
         SELECT id, model, owner_id FROM cars WHERE purchase_key = $3
     ), owner AS (
@@ -126,8 +134,13 @@ impl CarRepo for PgCars {
                     let key = new.purchase_key().map(|key| key.get());
                     let deadline = self.executor.deadline();
                     let alone = pin!(async {
-                        let params: &Params<'_> = &[&new.model(), &owner.get(), &key];
-                        let row = self.executor.query_opt_by(deadline, &BUY, params).await?;
+                        let (model, owner_id) = (new.model(), owner.get());
+                        let (statement, params): (_, &Params<'_>) = match &key {
+                            None => (&BUY, &[&model, &owner_id]),
+                            Some(key) => (&BUY_WITH_KEY, &[&model, &owner_id, key]),
+                        };
+                        let row = self.executor.query_opt_by(deadline, statement, params);
+                        let row = row.await?;
                         car(&row.ok_or(Error::UnknownOwner { owner, index: None })?)
                     });
                     let car = match (self.executor.batches(), key) {

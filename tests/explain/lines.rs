@@ -188,6 +188,11 @@ pub const LINES: &[Line] = &[
         &[USER, OWNED],
         |s, _| values![s.id()],
     ),
+    by(
+        "SELECT $1, id FROM users WHERE id = $2 ",
+        &[USER],
+        |s, _| values!["Golf", s.id()],
+    ),
     by("SELECT $1, id, $3 FROM owner ", &[USER, KEY], |s, _| {
         values!["Golf", s.id(), s.keys[0]]
     }),

@@ -36,7 +36,7 @@ pub fn markdown(arguments: &Arguments, server: &str, turns: &[Turn]) -> String {
                 text,
                 "| {} | {connections} | {motorpool:.0} | {by_hand:.0} | {:.2} | {} | {} | {} | {} |",
                 op.title(),
-                motorpool / by_hand,
+                row.ratio(),
                 row.latency(BOTH[0]),
                 row.latency(BOTH[1]),
                 row.cpu(BOTH[0]),
@@ -67,6 +67,20 @@ impl Row<'_> {
                 && turn.contender == contender
         };
         median(self.turns.iter().filter(here).filter_map(of).collect())
+    }
+
+    /// The median of the ratios within each round.
+    fn ratio(&self) -> f64 {
+        let rounds = self.turns.iter().map(|turn| turn.round).max().unwrap_or(0);
+        let in_round = |round| {
+            let of = |contender| {
+                self.median(contender, |turn| {
+                    throughput(turn).filter(|_| turn.round == round)
+                })
+            };
+            of(BOTH[0]) / of(BOTH[1])
+        };
+        median((0..=rounds).map(in_round).collect())
     }
 
     fn latency(&self, contender: Contender) -> String {

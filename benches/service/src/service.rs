@@ -76,6 +76,7 @@ async fn buy<B: Backend>(
 /// the environment, because it has a password.
 pub fn serve(contender: Contender) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
         .enable_all()
         .build()?;
     // On a worker, like everything that runs later.

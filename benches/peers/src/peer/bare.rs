@@ -4,7 +4,6 @@ use anyhow::{Context, Result};
 use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod};
 use motorpool::{Car, Registration, Role, User};
 use tokio_postgres::{NoTls, Row};
-use uuid::Uuid;
 
 use super::{POOL, Peer, Purchase};
 use crate::sql;
@@ -40,10 +39,7 @@ async fn register(client: &impl GenericClient, name: &str) -> Result<Registratio
 
 async fn buy(client: &impl GenericClient, model: &str, owner: i64) -> Result<Option<Car>> {
     let statement = client.prepare_cached(sql::BUY).await?;
-    let key: Option<Uuid> = None;
-    let row = client
-        .query_opt(&statement, &[&model, &owner, &key])
-        .await?;
+    let row = client.query_opt(&statement, &[&model, &owner]).await?;
     row.as_ref().map(car).transpose()
 }
 

@@ -9,14 +9,13 @@ use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::pg::{Pg, PgValue};
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Bool, Date, Nullable, Text};
+use diesel::sql_types::{BigInt, Bool, Date, Text};
 use diesel_async::pooled_connection::deadpool::Pool;
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
 };
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use motorpool::{Registration, User};
-use uuid::Uuid;
 
 use super::{POOL, Peer, Purchase, ROWS_IN_ONE_STATEMENT};
 use crate::sql;
@@ -94,7 +93,6 @@ struct Register<'a> {
 struct Buy<'a> {
     model: &'a str,
     owner: i64,
-    key: Option<Uuid>,
 }
 
 impl QueryId for Register<'_> {
@@ -129,8 +127,7 @@ impl QueryFragment<Pg> for Buy<'_> {
     fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         walk(sql::BUY, out, |number, out| match number {
             1 => out.push_bind_param::<Text, _>(&self.model),
-            2 => out.push_bind_param::<BigInt, _>(&self.owner),
-            _ => out.push_bind_param::<Nullable<diesel::sql_types::Uuid>, _>(&self.key),
+            _ => out.push_bind_param::<BigInt, _>(&self.owner),
         })
     }
 }
@@ -169,8 +166,7 @@ async fn buy(
     model: &str,
     owner: i64,
 ) -> Result<Option<motorpool::Car>> {
-    let key = None;
-    let buy = Buy { model, owner, key };
+    let buy = Buy { model, owner };
     let row: Option<CarRow> = buy.get_result(connection).await.optional()?;
     Ok(row.map(Into::into))
 }

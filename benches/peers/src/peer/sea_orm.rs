@@ -7,7 +7,6 @@ use sea_orm::{
     ColumnTrait, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend,
     EntityTrait, FromQueryResult, QueryFilter, QueryOrder, Statement, TransactionTrait,
 };
-use uuid::Uuid;
 
 use super::{POOL, Peer, Purchase, ROWS_IN_ONE_STATEMENT};
 use crate::sql;
@@ -96,7 +95,7 @@ async fn register(connection: &impl ConnectionTrait, name: &str) -> Result<Regis
 }
 
 async fn buy(connection: &impl ConnectionTrait, model: &str, owner: i64) -> Result<Option<Car>> {
-    let values = [model.into(), owner.into(), None::<Uuid>.into()];
+    let values = [model.into(), owner.into()];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql::BUY, values);
     match connection.query_one_raw(statement).await? {
         Some(row) => Ok(Some(cars::Model::from_query_result(&row, "")?.into())),

@@ -6,7 +6,6 @@ use motorpool::{Car, Registration, User};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgConnectOptions, PgExecutor, PgPool, PgPoolOptions, PgTypeInfo, PgValueRef};
 use sqlx::{ConnectOptions, Decode, FromRow, Postgres, QueryBuilder, Type};
-use uuid::Uuid;
 
 use super::{POOL, Peer, Purchase, ROWS_IN_ONE_STATEMENT};
 use crate::sql;
@@ -83,7 +82,6 @@ async fn buy(executor: impl PgExecutor<'_>, model: &str, owner: i64) -> Result<O
     let row: Option<CarRow> = sqlx::query_as(sql::BUY)
         .bind(model)
         .bind(owner)
-        .bind(None::<Uuid>)
         .fetch_optional(executor)
         .await?;
     Ok(row.map(Car::from))
