@@ -70,7 +70,7 @@ async fn a_commit_that_cannot_be_written_has_not_happened() {
     let store = FileStore::open(&path).unwrap();
     fill(&store, "Ada", 0).await.unwrap();
     // Nothing can be written in its place.
-    let obstacle = path.with_extension("new");
+    let obstacle = path.with_extension("json.new");
     std::fs::create_dir(&obstacle).unwrap();
     let failed = fill(&store, "Bob", 1).await;
     assert!(

@@ -58,7 +58,8 @@ impl FileStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Rows::default()),
             Err(error) => Err(error),
         };
-        let (path, rows) = (path.into(), Arc::new(rows.map_err(unavailable)?));
+        let path = std::path::absolute(path).map_err(unavailable)?;
+        let rows = Arc::new(rows.map_err(unavailable)?);
         let file = Arc::new(Mutex::new(Committed { path, rows }));
         Ok(FileStore(Session { file, tx: None }))
     }
@@ -77,17 +78,23 @@ impl Committed {
     fn commit(&mut self, rows: Arc<Rows>) -> Result<()> {
         self.write(&rows).map_err(unavailable)?;
         self.rows = rows;
-        Ok(())
+        // From here on it has happened, if the machine stays up.
+        let folder = self.path.parent().unwrap_or(&self.path);
+        let kept = File::open(folder).and_then(|folder| folder.sync_all());
+        kept.map_err(|error| Error::Unavailable {
+            reason: UnavailableReason::ConnectionLost,
+            source: Some(error.into()),
+        })
     }
 
     /// The old file is there until the new one is whole.
     fn write(&self, rows: &Rows) -> io::Result<()> {
-        let new = self.path.with_extension("new");
+        let mut new = self.path.clone().into_os_string();
+        new.push(".new");
         let mut file = File::create(&new)?;
         file.write_all(&serde_json::to_vec(rows)?)?;
         file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        File::open(self.path.parent().unwrap_or(&self.path))?.sync_all()
+        fs::rename(&new, &self.path)
     }
 }
 
@@ -236,6 +243,9 @@ impl Transaction for Session {
     async fn release(&self, level: u32) -> Result<()> {
         let work = &mut *self.work()?;
         work.check(level as usize)?;
+        if work.saved.len() < level as usize {
+            return Err(Error::TransactionClosed);
+        }
         work.saved.pop().map(drop).ok_or(Error::TransactionClosed)
     }
 
