@@ -264,7 +264,7 @@ fn failed(error: impl Into<Error>) -> ErrorResponse {
         UserNotFound { .. } | CarNotFound { .. } | UnknownOwner { .. } => StatusCode::NOT_FOUND,
         UsernameTaken | UserOwnsCars { .. } | NotOwner { .. } => StatusCode::CONFLICT,
         Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        Timeout { .. } | CommitUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
         _ if error.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };

@@ -47,8 +47,8 @@
 //!   And for those that reach over more than one database.
 //! - Without Postgres, or on CockroachDB or YugabyteDB, which it [does not hold on](docs::engines).
 //! - Without tokio. There is no blocking form.
-//! - For speed alone where there is little traffic. A lone call costs what the bare driver costs, 0.8
-//!   to 1.25 times its throughput; it is under load that calls go to the server together.
+//! - For speed alone where there is little traffic. A lone call costs about what the bare driver costs, 0.65
+//!   to 1.1 times its throughput from run to run; it is under load that calls go to the server together.
 //! - As a history of who owned what. A transfer overwrites the owner.
 //! - As something that never changes: this is version 0.1, and names may change with the next one.
 //!

@@ -1,5 +1,6 @@
 //! How the model is written to JSON and its kin and read from them (feature `serde`), where it is not
-//! derived: texts of a fixed form, and input that is checked. What is wrong is said without the value.
+//! derived: texts of a fixed form, and input that is checked. A text of them that is wrong is not
+//! repeated; what has another type is the format's affair, and serde_json does repeat it.
 
 use std::fmt::{self, Display};
 

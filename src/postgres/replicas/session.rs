@@ -85,7 +85,7 @@ impl Session {
     ///
     /// ```
     /// # fn example(session: motorpool::Session) {
-    /// // For a cookie: at most 35 characters, digits, `a` to `f` and `-`.
+    /// // For a cookie: at most 34 characters, digits, `a` to `f` and `-`.
     /// let cookie = session.position().to_string();
     /// # }
     /// ```
