@@ -225,7 +225,7 @@ const STATUSES: &[Mapping] = &[
         || Error::CommitUnknown {
             token: CommitToken::new(7, 8),
         },
-        500,
+        504,
         false,
     ),
     (|| Error::TransactionClosed, 500, false),
