@@ -175,8 +175,12 @@ impl NewUser {
     /// [`InvalidInput::DateTooEarly`], with the index of the first that fails.
     pub fn check_all(new: &[NewUser]) -> Result<(), InvalidInput> {
         new.iter().enumerate().try_for_each(|(index, user)| {
-            user.check()
-                .map_err(|_| InvalidInput::DateTooEarly { index: Some(index) })
+            user.check().map_err(|error| match error {
+                InvalidInput::DateTooEarly { .. } => {
+                    InvalidInput::DateTooEarly { index: Some(index) }
+                }
+                other => other,
+            })
         })
     }
 
