@@ -14,6 +14,8 @@ mod relay;
 mod support;
 
 use std::hint::black_box;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ use motorpool::{Car, CarId, NewCar, NewUser, PgStore, Store, TxOptions, User, Us
 use relay::Relay;
 use support::inside::Inside;
 use support::with_database;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{NoTls, Row};
@@ -232,6 +235,69 @@ async fn a_call_allocates_hardly_more_than_with_the_bare_driver() {
             assert!(ours <= limit.all, "{name}: {ours}");
             assert!(ours <= theirs + limit.more, "{name}: {ours}, bare {theirs}");
         }
+    })
+    .await;
+}
+
+/// How often a runtime with one thread goes to sleep during so many calls, each of which comes when
+/// nothing else is going on.
+fn sleeps(runtime: &Runtime, call: impl AsyncFn()) -> u64 {
+    let rounds = || async {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        // On another thread, so that this one falls asleep meanwhile.
+        let echo = std::thread::spawn(move || {
+            let mut byte = [0];
+            while there.read(&mut byte).unwrap() == 1 {
+                there.write_all(&byte).unwrap();
+            }
+        });
+        here.set_nonblocking(true).unwrap();
+        let mut requests = tokio::net::UnixStream::from_std(here).unwrap();
+        for _ in 0..ROUNDS {
+            requests.write_u8(1).await.unwrap();
+            requests.read_u8().await.unwrap();
+            call().await;
+        }
+        drop(requests);
+        echo.join().unwrap();
+    };
+    runtime.block_on(rounds());
+    let mut counts = [0; 5].map(|_| {
+        let before = runtime.metrics().worker_park_count(0);
+        runtime.block_on(rounds());
+        runtime.metrics().worker_park_count(0) - before
+    });
+    // Now and then an answer comes in two parts, or before anybody has fallen asleep.
+    counts.sort_unstable();
+    counts[2]
+}
+
+/// It can fail without the feature `metrics` alone, whose own timer comes every second.
+#[tokio::test]
+async fn a_lone_call_wakes_nobody_up_to_hear_of_its_timer() {
+    with_database(async |database| {
+        let sleeps = move || {
+            let runtime = &Builder::new_current_thread().enable_all().build().unwrap();
+            let bare = &Bare::new(&database.url);
+            let sql = "SELECT id, username, created_at, role FROM users WHERE username = $1";
+            let theirs = sleeps(runtime, async || {
+                let client = bare.pool.get().await.unwrap();
+                let statement = client.prepare_cached(sql).await.unwrap();
+                let row = client.query_opt(&statement, &[&"Anna"]).await.unwrap();
+                assert!(row.is_none());
+            });
+            let store = runtime.block_on(PgStore::connect(&database.url)).unwrap();
+            let users = store.users();
+            let ours = sleeps(runtime, async || {
+                assert!(users.get_by_username("Anna").await.unwrap().is_none());
+            });
+            (ours, theirs)
+        };
+        // On a thread of its own, with a runtime of its own.
+        let (ours, theirs) = tokio::task::spawn_blocking(sleeps).await.unwrap();
+        println!("{ours} times, {theirs} with the bare driver, in {ROUNDS} calls");
+        assert!(theirs > ROUNDS, "{theirs}");
+        assert!(ours < theirs + ROUNDS / 2, "{ours} times, bare {theirs}");
     })
     .await;
 }

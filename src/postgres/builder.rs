@@ -311,15 +311,25 @@ impl PgStoreBuilder {
 
 /// Starts the task that closes idle connections of a pool.
 pub(super) fn keep_few_idle(shared: &Shared, settings: &Settings) {
-    let (idle, keep) = (settings.idle, settings.min_idle);
     let (pool, health) = (&shared.pool, &shared.health);
-    tokio::spawn(close_idle(pool.weak(), Arc::downgrade(health), idle, keep));
+    let (pool, health) = (pool.weak(), Arc::downgrade(health));
+    // A runtime that waits for no timer, or for a later one, is woken up to hear of that of a call,
+    // at the price of two system calls. This one ends before that of any call that begins meanwhile.
+    let sooner = (settings.call / 2).max(Duration::from_secs(1));
+    let pause = (settings.idle / 10).clamp(Duration::from_millis(50), Duration::from_secs(30));
+    let (idle, keep) = (settings.idle, settings.min_idle);
+    tokio::spawn(close_idle(pool, health, idle, keep, pause.min(sooner)));
 }
 
 /// Closes connections that have been idle for too long or have lived for too long, as long as the
 /// store lives.
-async fn close_idle(pool: WeakPool, health: Weak<Health>, limit: Duration, keep: usize) {
-    let pause = (limit / 10).clamp(Duration::from_millis(50), Duration::from_secs(30));
+async fn close_idle(
+    pool: WeakPool,
+    health: Weak<Health>,
+    limit: Duration,
+    keep: usize,
+    pause: Duration,
+) {
     loop {
         tokio::time::sleep(pause).await;
         let (Some(pool), Some(health)) = (pool.upgrade(), health.upgrade()) else {
