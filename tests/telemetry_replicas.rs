@@ -14,12 +14,14 @@ mod garage;
 mod meter;
 mod spans;
 
+use std::time::{Duration, Instant};
+
 use cluster::Cluster;
-use garage::{car, is_out, replicated, user, with_replicas};
+use garage::{car, is_back, is_out, replicated, user, with_replicas};
 use meter::Meter;
 use metrics::set_default_local_recorder;
 use motorpool::{OutOfRotation, Store};
-use spans::Spans;
+use spans::{Spans, Warning};
 
 #[tokio::test]
 async fn a_read_is_one_span_of_the_server_that_answered() {
@@ -68,4 +70,40 @@ async fn a_read_is_one_span_of_the_server_that_answered() {
     assert_eq!(span.field("db.operation.name"), Some("owned_by"));
     assert_eq!(span.field("server.port"), Some(&*ports[0]));
     assert_eq!(reads("primary"), before.1 + 1.0);
+}
+
+#[tokio::test]
+async fn a_replica_that_never_answered_is_warned_about_once_with_the_cause() {
+    let cluster = Cluster::start(1, false).await;
+    cluster.node(1).kill9();
+    let spans = Spans::listen();
+    let store = with_replicas(&cluster).await.build().await.unwrap();
+    let ada = user(&store, "Ada").await;
+    // Some more looks.
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(1) {
+        store.users().get(ada).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let about = |warnings: Vec<Warning>| {
+        let about = |warning: &Warning| warning.fields.contains_key("replica");
+        warnings.into_iter().filter(about).collect::<Vec<_>>()
+    };
+    let warnings = about(spans.warnings());
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:#?}");
+    };
+    let field = |name: &str| warning.fields.get(name).map(String::as_str);
+    assert_eq!(field("message"), Some("a replica is not read from"));
+    assert_eq!(
+        (field("replica"), field("reason")),
+        (Some("0"), Some("Unreachable"))
+    );
+    let cause = "the database is unavailable: connection refused, nothing listens at the address";
+    assert_eq!(field("error"), Some(cause));
+
+    cluster.node(1).start_again();
+    is_back(&store, 0).await;
+    assert!(about(spans.warnings()).is_empty());
+    store.close().await;
 }

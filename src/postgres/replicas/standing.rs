@@ -17,6 +17,7 @@ use tokio_postgres::types::PgLsn;
 
 use super::position::Mark;
 use super::status::OutOfRotation;
+use crate::error::Error;
 
 /// What a new connection is asked.
 const MEET: &str = "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(),
@@ -133,12 +134,13 @@ impl Standing {
     /// It is not to be read from until a look says otherwise.
     pub(super) fn leave(&self, reason: OutOfRotation) {
         let mut state = self.state();
-        let was = state.out.replace(reason);
+        let was = state.said();
+        state.out = Some(reason);
         if reason == OutOfRotation::Unreachable {
             state.forget();
         }
         drop(state);
-        self.tell(was, Some(reason));
+        self.tell(was, Some(reason), None);
         self.wake.notify_one();
     }
 
@@ -156,28 +158,44 @@ impl Standing {
         if !state.several {
             state.replayed = state.replayed.max(found.replayed.lsn);
         }
-        let was = std::mem::replace(&mut state.out, found.out);
-        state.lag = found.lag;
-        state.looked = true;
+        let was = state.said();
+        (state.out, state.lag, state.looked) = (found.out, found.lag, true);
         drop(state);
-        self.tell(was, found.out);
+        self.tell(was, found.out, None);
     }
 
     /// A look was not answered.
-    pub(super) fn lost(&self) {
+    pub(super) fn lost(&self, error: &Error) {
         let mut state = self.state();
         state.forget();
+        let was = state.said();
         (state.lag, state.looked) = (None, true);
-        let was = state.out.replace(OutOfRotation::Unreachable);
+        let is = Some(OutOfRotation::Unreachable);
+        state.out = is;
         drop(state);
-        self.tell(was, Some(OutOfRotation::Unreachable));
+        self.tell(was, is, Some(error));
     }
 
-    fn tell(&self, was: Option<OutOfRotation>, is: Option<OutOfRotation>) {
+    /// Says what has changed.
+    fn tell(&self, was: Option<Said>, is: Said, error: Option<&Error>) {
         let replica = self.number;
+        // The words of the error alone: its source may be anything.
+        let sqlstate = error.and_then(Error::sqlstate);
+        let error = error.map(tracing::field::display);
         match is {
-            _ if is == was => {}
-            Some(reason) => tracing::warn!(replica, ?reason, "a replica is not read from"),
+            Some(_) if was == Some(is) => {
+                tracing::debug!(replica, error, sqlstate, "a replica is still not read from");
+            }
+            _ if was == Some(is) => {}
+            Some(reason) => {
+                tracing::warn!(
+                    replica,
+                    ?reason,
+                    error,
+                    sqlstate,
+                    "a replica is not read from"
+                );
+            }
             None => tracing::info!(replica, "a replica is read from"),
         }
         self.news.notify_waiters();
@@ -221,7 +239,15 @@ impl Standing {
     }
 }
 
+/// What was said of a replica last: why it is not read from, or that it is.
+type Said = Option<OutOfRotation>;
+
 impl State {
+    /// `None`: nothing yet.
+    fn said(&self) -> Option<Said> {
+        self.looked.then_some(self.out)
+    }
+
     fn forget(&mut self) {
         self.replayed = 0;
         self.epoch += 1;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use deadpool_postgres::PoolError;
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -16,8 +17,10 @@ use super::log::{self, Log};
 use super::position::Mark;
 use super::standing::{Found, Standing};
 use super::status::OutOfRotation;
+use crate::error::{Error, Failure};
 use crate::postgres::connect::Settings;
 use crate::postgres::dial::Dial;
+use crate::postgres::error::from_pool;
 use crate::postgres::flight::Driver;
 use crate::postgres::tls::Connector as Tls;
 
@@ -101,17 +104,24 @@ impl Member {
             let Some(all) = replicas.upgrade() else {
                 return;
             };
-            let answer = looked.ok().and_then(Result::ok);
+            let answer = match looked {
+                Ok(answer) => answer.map_err(|cause| from_pool(PoolError::Backend(cause), LIMIT)),
+                Err(_) => Err(Error::Timeout { after: LIMIT }),
+            };
             match &self.replica {
                 None => {
-                    if let Some(mark) = answer.and_then(|(rows, _)| log::mark(rows.first()?)) {
+                    let mark = answer.ok().and_then(|(rows, _)| log::mark(rows.first()?));
+                    if let Some(mark) = mark {
                         all.log.sample(asked, mark);
                     }
                 }
                 Some((number, standing)) => {
-                    match answer.and_then(|(rows, anew)| judge(rows.first()?, anew, &all.log, lag))
-                    {
-                        Some(found) => {
+                    let found = answer.and_then(|(rows, anew)| {
+                        let found = rows.first().and_then(|row| judge(row, anew, &all.log, lag));
+                        found.ok_or_else(unreadable)
+                    });
+                    match found {
+                        Ok(found) => {
                             // What it was connected to before may have been another server.
                             if let Some(replica) = all.replicas.get(*number).filter(|_| found.anew)
                             {
@@ -120,7 +130,7 @@ impl Member {
                             }
                             standing.found(&found);
                         }
-                        None => standing.lost(),
+                        Err(error) => standing.lost(&error),
                     }
                 }
             }
@@ -133,6 +143,10 @@ impl Member {
 fn watched(replicas: &Weak<Replicas>) -> bool {
     let replicas = replicas.upgrade();
     replicas.is_some_and(|replicas| !replicas.closed.load(SeqCst))
+}
+
+fn unreadable() -> Error {
+    Error::Database(Failure::new("it does not say how far it is"))
 }
 
 /// What to make of an answer, `None` if it is none.
