@@ -23,7 +23,12 @@ use queue::{
 };
 use relay::Relay;
 use support::with_database;
+use tokio::runtime::Handle;
 use watch::Watch;
+
+fn id(number: usize) -> UserId {
+    UserId::new(number as i64)
+}
 
 const LOCK: &str = "BEGIN; LOCK TABLE users, cars IN ACCESS EXCLUSIVE MODE";
 
@@ -206,6 +211,27 @@ async fn callers_of_a_pool_in_use_are_refused_in_time() {
         }
         good(join_all((2..6).map(|number| mixed(&store, number))).await);
         assert_eq!(waiting, 96, "all of them waited for a connection");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lane_goes_on_for_nobody_who_has_gone_away() {
+    with_database(async |database| {
+        let limit = Duration::from_millis(100);
+        let builder = builder(&database.url, 1, 256).acquire_timeout(limit);
+        let store = builder.build().await.unwrap();
+        let queue = Queue::form(&store, 1, CALLS, |number| get(&store, id(number))).await;
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        // The lane goes to those who wait, and has a task of its own from now on.
+        drop(queue.leaders);
+        assert_eq!(tasks(), before + 1);
+        drop(queue.calls);
+        // With every connection still in use.
+        until(|| tasks() == before).await;
+        drop(queue.held);
+        assert_eq!(get(&store, id(1)).await.unwrap(), None);
     })
     .await;
 }

@@ -29,7 +29,10 @@ pub(super) async fn run<K: Kind>(place: Place<K>) {
         let mut lease = match lanes.shared.lease(latest).await {
             Ok(lease) => lease,
             // How long to wait for a connection is up to those who wait.
-            Err(Error::PoolExhausted { .. }) => continue,
+            Err(Error::PoolExhausted { .. }) => {
+                lanes.forget_gone();
+                continue;
+            }
             Err(error) => {
                 lanes.refuse(&error);
                 continue;
@@ -82,6 +85,12 @@ impl<K: Kind> Lanes<K> {
             }
         }
         batch
+    }
+
+    /// Takes those out of the queue who wait no longer.
+    fn forget_gone(&self) {
+        let mut state = self.state();
+        (state.waiting).retain(|waiting| !waiting.caller.answer.is_closed());
     }
 
     /// Until when those who wait have time, if there is more to do on this lane. It is freed if
