@@ -230,7 +230,8 @@ async fn no_more_statements_of_a_kind_are_under_way_than_lanes() {
              CREATE TRIGGER look BEFORE INSERT ON users FOR EACH STATEMENT EXECUTE FUNCTION look()",
         )
         .await;
-        let store = connect(&database.url, 2, 4).await;
+        // Two of them for writes.
+        let store = connect(&database.url, 4, 4).await;
         let tasks = (0..32).map(|task| {
             let store = store.clone();
             tokio::spawn(async move {

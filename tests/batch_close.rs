@@ -78,7 +78,7 @@ async fn a_close_under_load_leaves_nothing_behind() {
         let look = Watch::new(&database).await;
         let mut refused = 0;
         for round in 0..10 {
-            let store = connect(&database.url, 2, 4).await;
+            let store = connect(&database.url, 4, 4).await;
             let owner = register(&store, "owner".into()).await.unwrap().user().id;
             let tasks = (0..48).map(|task| {
                 let store = store.clone();

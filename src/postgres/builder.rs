@@ -162,7 +162,7 @@ impl PgStoreBuilder {
     }
 
     /// Whether calls that wait for a connection anyway go to the server together. Default: on,
-    /// with three lanes and at most 256 calls in a batch.
+    /// with four lanes (two for writes) and at most 256 calls in a batch.
     ///
     /// ```
     /// # fn example(builder: motorpool::PgStoreBuilder) {
