@@ -126,10 +126,7 @@ fn may_pass(error: &Error) -> bool {
         // Perhaps it was. A user is registered once all the same, and a purchase has its key; a
         // call without such a thing would have to look first.
         Error::Timeout { .. } => true,
-        Error::Unavailable { reason, .. } => matches!(
-            reason,
-            UnavailableReason::ConnectionLost | UnavailableReason::Other
-        ),
+        Error::Unavailable { reason, .. } => *reason == UnavailableReason::ConnectionLost,
         _ => false,
     }
 }

@@ -286,6 +286,7 @@ mod tests {
             Error::RolledBack(conflict),
             unavailable(UnavailableReason::Refused),
             unavailable(UnavailableReason::NotAccepting),
+            unavailable(UnavailableReason::Other),
             Error::PoolExhausted {
                 waited: Duration::from_secs(1),
             },

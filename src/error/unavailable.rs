@@ -48,7 +48,8 @@ pub enum UnavailableReason {
     ReadOnly,
     /// This store was closed. [More](crate::docs::errors#closed).
     Closed,
-    /// Something else; the source says what. [More](crate::docs::errors#other).
+    /// Something else kept a connection from being made, so nothing was sent; the source says what.
+    /// [More](crate::docs::errors#other).
     Other,
 }
 
@@ -68,7 +69,7 @@ impl UnavailableReason {
 
     /// Whether it is certain that nothing of the statement was stored.
     pub(crate) fn stored_nothing(&self) -> bool {
-        !matches!(self, Self::ConnectionLost | Self::Other)
+        *self != Self::ConnectionLost
     }
 }
 
