@@ -208,6 +208,39 @@ pub async fn a_savepoint_dropped_unfinished_fails_what_is_around_it(store: &dyn 
     assert_eq!(store.users().count().await.unwrap(), 1);
 }
 
+pub async fn savepoints_that_cross_are_undone(store: &dyn Store) {
+    let tx = begin(store).await;
+    let anna = user(tx.users(), "Anna").await;
+    let [outer_open, inner_open, outer_ended] = [(); 3].map(|()| tokio::sync::oneshot::channel());
+    let outer = async {
+        let outer = tx.savepoint(|tx| async move {
+            user(tx.users(), "Bert").await;
+            let _ = outer_open.0.send(());
+            inner_open.1.await.unwrap();
+            Ok::<_, Error>(())
+        });
+        let ended = outer.await;
+        let _ = outer_ended.0.send(());
+        ended
+    };
+    let inner = async {
+        outer_open.1.await.unwrap();
+        let inner = tx.savepoint(|tx| async move {
+            user(tx.users(), "Carl").await;
+            let _ = inner_open.0.send(());
+            outer_ended.1.await.unwrap();
+            Ok::<_, Error>(())
+        });
+        inner.await
+    };
+    let (outer, inner) = futures_util::join!(outer, inner);
+    assert_refused!(outer, Error::RolledBack(_));
+    assert_refused!(inner, Error::TransactionClosed);
+    assert_eq!(tx.users().count().await.unwrap(), 1);
+    tx.commit().await.unwrap();
+    assert_eq!(everything(store).await.0, [anna]);
+}
+
 /// Registers a user in a savepoint that never ends.
 async fn drop_unfinished(tx: &Tx) {
     use futures_util::future::{Either, pending, select};

@@ -145,7 +145,8 @@ impl Tx {
     ///
     /// A savepoint covers everything that is done in the transaction while it is open, by clones
     /// of the handle too. One that is dropped unfinished counts as a failure of what is around
-    /// it: the savepoint around it is undone, or the transaction.
+    /// it: the savepoint around it is undone, or the transaction. So are two of different clones
+    /// of which the first ends before the second, which was opened inside it.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
@@ -173,7 +174,8 @@ impl Tx {
     ///
     /// # Errors
     /// What the closure returned; [`RolledBack`](Error::RolledBack) when it returned `Ok` though
-    /// something in it had failed.
+    /// something in it had failed; [`TransactionClosed`](Error::TransactionClosed) when the
+    /// transaction, or a savepoint around this one, has ended meanwhile.
     pub async fn savepoint<T, E, F, Fut>(&self, f: F) -> Result<T, E>
     where
         F: FnOnce(Tx) -> Fut,
