@@ -10,8 +10,6 @@ mod reference;
 mod report;
 mod results;
 mod rounds;
-#[cfg(test)]
-mod same_texts;
 mod seed;
 #[path = "../../../tests/support/server/mod.rs"]
 mod server;

@@ -1,4 +1,5 @@
-//! The statements, word for word those of the crate. A test compares them. `benches/calls.rs` uses them too.
+//! The statements, word for word those of the crate: `tests/benches.rs` compares them.
+//! `benches/calls.rs` uses them too.
 
 pub const GET_BY_USERNAME: &str =
     "SELECT id, username, created_at, role FROM users WHERE username = $1";

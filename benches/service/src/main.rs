@@ -29,8 +29,9 @@ use crate::service::Contender;
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Hidden>,
-    /// How often both take a turn at everything. Fewer than 5 are a look, not a result.
-    #[arg(long, default_value_t = 5)]
+    /// How often both take a turn at everything. Fewer than 5 are a look, not a result, and with an
+    /// odd number one of them begins once more.
+    #[arg(long, default_value_t = 6)]
     rounds: usize,
     /// How long a turn is, after a warm-up of 0.3 s.
     #[arg(long, default_value_t = 2.0)]

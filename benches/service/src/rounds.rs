@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -56,7 +57,8 @@ impl Service {
         Ok(Service { process, address })
     }
 
-    /// The answers to a few requests, without their dates.
+    /// The answers to a few requests, without what differs each time: dates, and the id of a car
+    /// that is new.
     async fn answers(&self) -> Result<Vec<String>> {
         let mut stream = TcpStream::connect(self.address).await?;
         let mut answers = Vec::new();
@@ -66,6 +68,7 @@ impl Service {
             (Op::Cars, 9),
             (Op::User, -1),
             (Op::Buy, -1),
+            (Op::Buy, 9),
         ] {
             let mut request = Vec::new();
             op.request(id, &mut request)?;
@@ -74,7 +77,15 @@ impl Service {
             receive(&mut stream, &mut answer).await?;
             let answer = String::from_utf8(answer)?;
             let lines = answer.lines().filter(|line| !line.starts_with("date:"));
-            answers.push(lines.collect::<Vec<_>>().join("\n"));
+            let mut answer = lines.collect::<Vec<_>>().join("\n");
+            if let (Op::Buy, Some((head, body))) = (op, answer.split_once("\n\n")) {
+                let mut body: Value =
+                    serde_json::from_str(if body.is_empty() { "null" } else { body })?;
+                let id = body.get_mut("id").map(Value::take);
+                ensure!(id.is_none_or(|id| id.is_u64()), "no id: {answer}");
+                answer = format!("{head}\n\n{body}");
+            }
+            answers.push(answer);
         }
         Ok(answers)
     }
@@ -92,7 +103,10 @@ pub async fn run(arguments: &Arguments, database: &Database) -> Result<Vec<Turn>
     let services = BOTH.map(|contender| Service::start(contender, &url));
     let [motorpool, by_hand] = services;
     let services = [motorpool?, by_hand?];
-    let (one, other) = (services[0].answers().await?, services[1].answers().await?);
+    let one = services[0].answers().await?;
+    database.reset().await?;
+    let other = services[1].answers().await?;
+    database.reset().await?;
     ensure!(one == other, "they answer differently: {one:#?} {other:#?}");
     let mut turns = Vec::new();
     for round in 0..arguments.rounds {
@@ -101,7 +115,7 @@ pub async fn run(arguments: &Arguments, database: &Database) -> Result<Vec<Turn>
             for &connections in &arguments.connections {
                 let (now, rounds) = (round + 1, arguments.rounds);
                 eprintln!("round {now} of {rounds}: {}, {connections}", op.title());
-                // Each begins equally often.
+                // Each begins equally often, if the number of rounds is even.
                 let first = (round + block) % 2;
                 for index in [first, 1 - first] {
                     let seed = turns.len() as u64 + 1;
@@ -121,9 +135,10 @@ pub async fn run(arguments: &Arguments, database: &Database) -> Result<Vec<Turn>
                         service_cpu: spent(after.0, before.0),
                         server_cpu: spent(after.1, before.1),
                     });
-                }
-                if op == Op::Buy {
-                    database.reset().await?;
+                    // Each finds the tables as they were.
+                    if op == Op::Buy {
+                        database.reset().await?;
+                    }
                 }
                 block += 1;
             }
