@@ -23,7 +23,6 @@ use queue::{
 };
 use relay::Relay;
 use support::with_database;
-use tokio::runtime::Handle;
 use watch::Watch;
 
 fn id(number: usize) -> UserId {
@@ -222,14 +221,17 @@ async fn a_lane_goes_on_for_nobody_who_has_gone_away() {
         let builder = builder(&database.url, 1, 256).acquire_timeout(limit);
         let store = builder.build().await.unwrap();
         let queue = Queue::form(&store, 1, CALLS, |number| get(&store, id(number))).await;
-        let tasks = || Handle::current().metrics().num_alive_tasks();
-        let before = tasks();
-        // The lane goes to those who wait, and has a task of its own from now on.
+        // The lane goes to those who wait, and then they go away.
         drop(queue.leaders);
-        assert_eq!(tasks(), before + 1);
         drop(queue.calls);
-        // With every connection still in use.
-        until(|| tasks() == before).await;
+        // With every connection still in use it asks for one, and then no more.
+        let waiting = || store.pool().status().waiting;
+        until(|| waiting() == 1).await;
+        until(|| waiting() == 0).await;
+        for _ in 0..60 {
+            assert_eq!(waiting(), 0);
+            tokio::time::sleep(limit / 20).await;
+        }
         drop(queue.held);
         assert_eq!(get(&store, id(1)).await.unwrap(), None);
     })
