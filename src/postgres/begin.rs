@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::connect::millis;
-use super::executor::Shared;
+use super::shared::Shared;
 use crate::store::{IsolationLevel, TxOptions};
 
 /// What begins a transaction, and the limit of its statements where the connection was not told:

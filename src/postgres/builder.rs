@@ -11,11 +11,11 @@ use deadpool_postgres::{Pool, WeakPool};
 use super::PgStore;
 use super::batch::Batching;
 use super::connect::Settings;
-use super::executor::{Limits, Shared};
 use super::health::{Health, Reason};
 use super::mode::StatementMode;
 use super::observe;
 use super::replicas::{self, Plan};
+use super::shared::{Limits, Shared};
 use super::tls::CancelRoute;
 use crate::error::{Error, Result};
 

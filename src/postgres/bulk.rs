@@ -8,9 +8,11 @@ use std::time::Instant;
 use tokio::sync::MutexGuard;
 use tokio_postgres::Row;
 
+use super::deadline::Deadline;
 use super::error;
-use super::executor::{Deadline, Executor, Shared};
+use super::executor::Executor;
 use super::observe::figures;
+use super::shared::Shared;
 use super::statement::{Params, Statement};
 use super::tx::{self, State, TxInner};
 use crate::error::{Error, Result, UnavailableReason};

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
 
-use super::executor::{Shared, after};
+use super::deadline::after;
 use super::replicas::Replicas;
+use super::shared::Shared;
 
 /// A store that is being closed. Made by [`PgStore::close`](super::PgStore::close), which has
 /// already stopped new calls; to wait for the calls that are still running, await this.

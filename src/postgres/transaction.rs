@@ -6,8 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::cars::PgCars;
-use super::executor::{Executor, Shared};
+use super::executor::Executor;
 use super::observe::{self, Operation};
+use super::shared::Shared;
 use super::tx::{self, TxInner};
 use super::users::PgUsers;
 use crate::error::Result;

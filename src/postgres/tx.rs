@@ -7,10 +7,11 @@ use std::time::Instant;
 use tokio::sync::Mutex;
 
 use super::begin;
-use super::executor::{Deadline, Shared};
+use super::deadline::Deadline;
 use super::flight::{Number, Rows};
 use super::lease::{COMMIT, Lease};
 use super::mode::StatementMode;
+use super::shared::Shared;
 use super::statement::{Params, Statement};
 use crate::error::{CommitToken, Error, Failure, Result};
 use crate::store::TxOptions;

@@ -12,9 +12,10 @@ use tokio::time::timeout_at;
 use super::place::Place;
 use super::{Kind, PATIENCE, Sent};
 use crate::error::{Error, Result, UnavailableReason};
+use crate::postgres::deadline::{Deadline, after};
 use crate::postgres::error::unavailable;
-use crate::postgres::executor::{Deadline, Shared, after};
 use crate::postgres::observe::figures;
+use crate::postgres::shared::Shared;
 
 /// The lanes of one kind.
 pub(in crate::postgres) struct Lanes<K: Kind> {

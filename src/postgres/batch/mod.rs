@@ -33,8 +33,8 @@ use std::time::Duration;
 use self::cars::{Buy, BuyWithKey, CarById, OwnedBy};
 use self::lanes::Lanes;
 use self::users::{Register, UserById, UserByName};
-use super::executor::Shared;
 use super::lease::Lease;
+use super::shared::Shared;
 use crate::error::Result;
 
 /// Whether calls that wait go to the server together. Set by

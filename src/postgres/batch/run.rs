@@ -12,8 +12,8 @@ use super::lanes::{Answer, Caller, Lanes, Together, Waiting};
 use super::place::Place;
 use super::{Kind, PATIENCE};
 use crate::error::{Error, Failure, Result};
+use crate::postgres::deadline::Deadline;
 use crate::postgres::error::unavailable;
-use crate::postgres::executor::Deadline;
 use crate::postgres::observe;
 
 /// Runs batches on a lane until nobody waits any more.

@@ -16,7 +16,7 @@ use super::figures::Figures;
 use super::operation::Operation;
 use super::server::Server;
 use crate::postgres::batch::Batches;
-use crate::postgres::executor::Shared;
+use crate::postgres::shared::Shared;
 
 const DURATION: &str = "db.client.operation.duration";
 const WAIT: &str = "db.client.connection.wait_time";

@@ -30,7 +30,7 @@ use self::figures::Figures;
 pub(super) use self::meters::{batch, discarded, publish, read};
 pub(super) use self::operation::Operation;
 pub(super) use self::server::{Host, Server};
-use super::executor::Shared;
+use super::shared::Shared;
 use crate::error::{Error, Result};
 
 /// From when on a call is warned about.

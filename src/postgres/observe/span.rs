@@ -9,7 +9,7 @@ use super::End;
 use super::figures::Figures;
 use super::operation::Operation;
 use super::server::{Host, Server};
-use crate::postgres::executor::Shared;
+use crate::postgres::shared::Shared;
 
 /// Opens it. `database`: where its name is known from. `server`: where the call goes, if that is
 /// known at its start.

@@ -15,4 +15,4 @@ pub(in crate::postgres) fn discarded(_: &Server, _: &'static str) {}
 
 pub(in crate::postgres) fn read(_: bool) {}
 
-pub(in crate::postgres) fn publish(_: &crate::postgres::executor::Shared) {}
+pub(in crate::postgres) fn publish(_: &crate::postgres::shared::Shared) {}

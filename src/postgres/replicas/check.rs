@@ -9,8 +9,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
 use crate::error::Result;
-use crate::postgres::executor::{Deadline, Shared};
+use crate::postgres::deadline::Deadline;
 use crate::postgres::flight::Rows;
+use crate::postgres::shared::Shared;
 use crate::postgres::statement::{Params, Statement};
 
 /// Whether the server is a standby, and how far it is. A transaction that it has replayed is seen

@@ -36,7 +36,7 @@ pub use self::status::{OutOfRotation, Reads, ReplicaStatus};
 
 use self::log::Log;
 use self::standing::Standing;
-use super::executor::Shared;
+use super::shared::Shared;
 
 /// The replicas of a store, shared by its clones.
 pub(super) struct Replicas {

@@ -14,9 +14,9 @@ use crate::error::Result;
 use crate::postgres::batch::{Batches, Batching};
 use crate::postgres::builder::keep_few_idle;
 use crate::postgres::connect::Settings;
-use crate::postgres::executor::{Limits, Shared};
 use crate::postgres::health::Health;
 use crate::postgres::observe::publish;
+use crate::postgres::shared::{Limits, Shared};
 use crate::postgres::tls::{CancelRoute, Connector as Tls};
 
 /// How the replicas of a store are to be.

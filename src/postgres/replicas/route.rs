@@ -16,8 +16,10 @@ use super::state::{Before, Need, State};
 use super::status::OutOfRotation;
 use super::{Replica, Replicas};
 use crate::error::{Error, Result, UnavailableReason};
-use crate::postgres::executor::{Deadline, Executor, Shared, after};
+use crate::postgres::deadline::{Deadline, after};
+use crate::postgres::executor::Executor;
 use crate::postgres::observe::{self, Operation, figures, routed_call};
+use crate::postgres::shared::Shared;
 
 /// The first pause between two questions to a replica that is not far enough, which doubles, and
 /// the longest.

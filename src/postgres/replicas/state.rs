@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::log::Log;
 use super::position::{Mark, Position};
 use crate::error::{Error, Result};
-use crate::postgres::executor::after;
+use crate::postgres::deadline::after;
 
 /// What a session remembers.
 #[derive(Default)]
