@@ -12,11 +12,11 @@ mod check;
 mod grants;
 mod pooler;
 mod provision;
+mod script;
 mod session;
 mod status;
 mod step;
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
@@ -30,8 +30,8 @@ pub use status::{
 
 use crate::error::Result;
 use crate::postgres::PgStore;
-use session::{LOCK, Session, lock_or_fail};
-use step::{CREATE_HISTORY, Step};
+use session::Session;
+use step::Step;
 
 /// What [`migrate`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -283,34 +283,7 @@ impl Migrator {
     /// ```
     pub fn sql(&self, from: u32) -> String {
         let wanted = |step: &&Step| step.version > from && self.wants(step);
-        let now =
-            "to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
-        let mut script = format!(
-            "-- To be run with the first error as its end (psql -v ON_ERROR_STOP=1), as the role and\n\
-             -- with the search path of the migrator.\n\
-             {};\n\
-             SET lock_timeout = {};\n\n{CREATE_HISTORY};\n",
-            lock_or_fail(),
-            self.lock_timeout.as_millis()
-        );
-        let mut before = from;
-        for step in self.steps.iter().filter(wanted) {
-            let (begin, commit) = match step.in_transaction() {
-                true => ("BEGIN;\n", "COMMIT;\n"),
-                false => ("", ""),
-            };
-            let (file, sql, note) = (step.file(), step.sql.trim(), apply::note(step, now));
-            // Writing to a string does not fail.
-            let guard = at_version_or_fail(before);
-            let _ = write!(
-                script,
-                "\n-- {file}\n{begin}{guard};\n{sql}\n{note};\n{commit}"
-            );
-            before = step.version;
-        }
-        let grants = grants::GRANTS;
-        let _ = write!(script, "\n{grants};\nSELECT pg_advisory_unlock({LOCK});\n");
-        script
+        script::script(self.steps.iter().filter(wanted), from, self.lock_timeout)
     }
 
     /// Compares the tables, as they are, with what the migrations that the database has make of an
@@ -391,25 +364,4 @@ impl Migrator {
         session.unlock().await;
         undone
     }
-}
-
-/// Fails on a database that is not at the version that a migration in a script is for, and while
-/// another migrator works: whoever runs the script may have run over an error before.
-fn at_version_or_fail(version: u32) -> String {
-    format!(
-        "DO $$
-DECLARE at int;
-BEGIN
-    SELECT coalesce(max(version), 0) INTO at FROM {history};
-    IF NOT pg_try_advisory_xact_lock({LOCK}) THEN
-        RAISE 'another migrator is at work';
-    ELSIF at <> {version} THEN
-        RAISE 'the database is at version %, and this migration is for version {version}', at;
-    ELSIF at = 0 AND coalesce(to_regclass('users'), to_regclass('cars')) IS NOT NULL THEN
-        RAISE 'the database has tables that motorpool did not make';
-    END IF;
-END
-$$",
-        history = step::HISTORY
-    )
 }
