@@ -325,3 +325,87 @@ async fn of_two_calls_that_get_in_each_others_way_one_is_made_again() {
     })
     .await;
 }
+
+/// The first two times that a user is inserted, the server wants the transaction to give way.
+const GIVE_WAY: &str = "CREATE SEQUENCE tries;
+    CREATE FUNCTION give_way() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('tries') <= 2 THEN
+                RAISE 'make way' USING ERRCODE = '40001';
+            END IF;
+            RETURN NULL;
+        END $$;
+    CREATE TRIGGER give_way BEFORE INSERT ON users FOR EACH STATEMENT EXECUTE FUNCTION give_way()";
+
+const WAITS_FOR_ITS_TURN: &str = "SELECT count(*) FROM pg_locks
+    WHERE locktype = 'advisory' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+fn names(names: &[&str]) -> Vec<NewUser> {
+    names
+        .iter()
+        .map(|name| NewUser::new(*name).unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_given_way_waits_for_others_that_have() {
+    with_database(async |database| {
+        let (holder, look) = (Watch::new(&database).await, Watch::new(&database).await);
+        let store = connect(&database.url).await;
+        holder.run(GIVE_WAY).await;
+        holder
+            .run("BEGIN; SELECT pg_advisory_xact_lock(7885649494558274924)")
+            .await;
+        let new = names(&["Bert", "Anna"]);
+        let call = tokio::spawn({
+            let (store, new) = (store.clone(), new.clone());
+            async move { store.users().register_many(&new).await }
+        });
+        look.until(WAITS_FOR_ITS_TURN, 1).await;
+        assert_eq!(look.number("SELECT last_value FROM tries").await, 1);
+        // One that has not given way waits for nobody.
+        holder.run("SELECT setval('tries', 2)").await;
+        let other = store.users().register_many(&names(&["Carl"])).await;
+        assert!(other.unwrap()[0].is_created());
+        assert!(!call.is_finished());
+        holder.run("SELECT setval('tries', 1); COMMIT").await;
+        let answers = call.await.unwrap().unwrap();
+        let found: Vec<_> = answers.iter().map(|answer| answer.user()).collect();
+        assert!(answers.iter().all(|answer| answer.is_created()));
+        assert_eq!((&*found[0].username, &*found[1].username), ("Bert", "Anna"));
+        assert_eq!(found[0].id.get() + 1, found[1].id.get());
+        // It gave way twice, and the third time it did not.
+        assert_eq!(look.number("SELECT last_value FROM tries").await, 3);
+        look.until(WAITS_FOR_ITS_TURN, 0).await;
+        look.settled().await;
+        let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = \
+            (SELECT oid FROM pg_database WHERE datname = current_database())";
+        assert_eq!(look.number(held).await, 0);
+    })
+    .await;
+}
+
+/// As some engines of the family are, and others were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_advisory_locks_is_asked_again_all_the_same() {
+    with_database(async |database| {
+        let look = Watch::new(&database).await;
+        look.run(GIVE_WAY).await;
+        look.run(
+            "CREATE FUNCTION pg_advisory_xact_lock(bigint) RETURNS void LANGUAGE plpgsql AS $$
+                BEGIN
+                    RAISE 'there are no such locks' USING ERRCODE = '0A000';
+                END $$",
+        )
+        .await;
+        let first = "options=-csearch_path%3Dpublic%2Cpg_catalog";
+        let separator = if database.url.contains('?') { '&' } else { '?' };
+        let store = connect(&format!("{}{separator}{first}", database.url)).await;
+        let answers = store.users().register_many(&names(&["Bert", "Anna"])).await;
+        assert_eq!(answers.unwrap().len(), 2);
+        assert_eq!(look.number("SELECT last_value FROM tries").await, 3);
+        assert_eq!(store.users().count().await.unwrap(), 2);
+    })
+    .await;
+}

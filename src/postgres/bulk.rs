@@ -15,7 +15,7 @@ use super::observe::figures;
 use super::shared::Shared;
 use super::statement::{Params, Statement};
 use super::tx::{self, State, TxInner};
-use crate::error::{Error, Result, UnavailableReason};
+use crate::error::{Error, Failure, Result, UnavailableReason};
 use crate::store::TxOptions;
 
 /// The most items of one statement. A message holds them all: some megabytes, and a hundred of
@@ -25,6 +25,11 @@ const AT_ONCE: usize = 100_000;
 /// How often a call outside a transaction is made at most, when it gives way to others: as often
 /// as one that is a single statement.
 const ATTEMPTS: u32 = 5;
+
+/// Waits for those that have given way too. The same items in another order make a deadlock, which
+/// takes the server a second to find, and without this it would be the next one's turn to be in the
+/// way. The number is "motorbul" in ASCII.
+const TURN: Statement = Statement::read("SELECT pg_advisory_xact_lock(7885649494558274924)");
 
 /// A call with many items.
 pub(super) trait Bulk: Sync {
@@ -48,33 +53,64 @@ pub(super) fn pieces(items: usize) -> impl Iterator<Item = Range<usize>> {
 /// and two around them.
 pub(super) async fn run<B: Bulk>(executor: &Executor, bulk: &B) -> Result<B::Answer> {
     let deadline = executor.deadline();
-    if bulk.items() <= AT_ONCE {
-        let mut on = Statements::Single(executor, deadline);
-        return bulk.send(&mut on).await;
-    }
+    let single = bulk.items() <= AT_ONCE;
     match executor {
-        Executor::Pool(shared) => {
-            let mut attempt = 1;
-            loop {
-                match in_transaction(shared, deadline, bulk).await {
-                    Err(Error::Conflict(_)) if attempt < ATTEMPTS => {
-                        attempt += 1;
-                        figures::again();
-                    }
-                    answer => return answer,
-                }
-            }
+        Executor::Pool(shared) => again_if_it_gives_way(shared, deadline, bulk).await,
+        Executor::Transaction(_) if single => {
+            bulk.send(&mut Statements::Single(executor, deadline)).await
         }
         Executor::Transaction(tx) => in_savepoint(tx, deadline, bulk).await,
         // Such a call is a write, and there only reads are made.
-        Executor::Checked(on) => in_transaction(&on.shared, deadline, bulk).await,
+        Executor::Checked(on) => in_transaction(&on.shared, deadline, bulk, Turn::Any).await,
     }
+}
+
+/// Outside a transaction.
+async fn again_if_it_gives_way<B: Bulk>(
+    shared: &Arc<Shared>,
+    deadline: Deadline,
+    bulk: &B,
+) -> Result<B::Answer> {
+    let mut answer = match bulk.items() <= AT_ONCE {
+        true => bulk.send(&mut Statements::Alone(shared, deadline)).await,
+        false => in_transaction(shared, deadline, bulk, Turn::Any).await,
+    };
+    let mut turn = Turn::Waits;
+    for _ in 1..ATTEMPTS {
+        if !matches!(answer, Err(Error::Conflict(_))) {
+            break;
+        }
+        figures::again();
+        answer = in_transaction(shared, deadline, bulk, turn).await;
+        // A server without such locks.
+        if matches!(&answer, Err(Error::Database(failure)) if is_unknown(failure)) {
+            turn = Turn::Any;
+            answer = in_transaction(shared, deadline, bulk, turn).await;
+        }
+    }
+    answer
+}
+
+/// When a call may be made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// At once.
+    Any,
+    /// When no other one that has given way is being made.
+    Waits,
+}
+
+/// 0A000 "not supported", 42883 "no such function".
+fn is_unknown(failure: &Failure) -> bool {
+    matches!(failure.sqlstate(), Some("0A000" | "42883"))
 }
 
 /// Where the statements of a call run.
 pub(super) enum Statements<'a> {
     /// There is only one, and nothing around it.
     Single(&'a Executor, Deadline),
+    /// There is only one, which is a transaction of its own.
+    Alone(&'a Shared, Deadline),
     /// In a transaction whose other users wait meanwhile.
     Held(&'a TxInner, &'a mut State, Deadline),
 }
@@ -90,6 +126,9 @@ impl Statements<'_> {
             Statements::Single(executor, deadline) => {
                 executor.query_by(*deadline, statement, params).await
             }
+            Statements::Alone(shared, deadline) => {
+                shared.gather(*deadline, statement, params).await
+            }
             Statements::Held(tx, state, deadline) => {
                 step(tx, *deadline, tx.run(state, statement, params)).await
             }
@@ -101,13 +140,18 @@ async fn in_transaction<B: Bulk>(
     shared: &Arc<Shared>,
     deadline: Deadline,
     bulk: &B,
+    turn: Turn,
 ) -> Result<B::Answer> {
     let tx = tx::open(shared, &TxOptions::default(), deadline).await?;
-    let answer = {
+    let answer = async {
         let mut state = hold(&tx, deadline).await?;
         let mut on = Statements::Held(&tx, &mut state, deadline);
+        if turn == Turn::Waits {
+            on.query(&TURN, &[]).await?;
+        }
         bulk.send(&mut on).await
     };
+    let answer = answer.await;
     match answer {
         Ok(answer) => match tx.commit(deadline).await {
             Ok(()) => Ok(answer),
