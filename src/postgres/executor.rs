@@ -90,11 +90,13 @@ impl Executor {
         statement: &Statement,
         params: &Params<'_>,
     ) -> Result<R> {
+        // Each in a box of its own: a call that goes together with others needs none of it, and three
+        // quarters of its future would be this.
         match self {
             Executor::Pool(shared) => {
                 let mut attempt = 1;
                 loop {
-                    match shared.gather(deadline, statement, params).await {
+                    match Box::pin(shared.gather(deadline, statement, params)).await {
                         // A transaction of one statement that gave way has stored nothing.
                         Err(Error::Conflict(_)) if attempt < ATTEMPTS => {
                             attempt += 1;
@@ -104,7 +106,6 @@ impl Executor {
                     }
                 }
             }
-            // In a box of its own, because its future is larger than that of the other case.
             Executor::Transaction(tx) => Box::pin(tx.query(deadline, statement, params)).await,
             Executor::Checked(on) => Box::pin(on.gather(deadline, statement, params)).await,
         }
