@@ -1,9 +1,12 @@
 //! The driver under a pool, with queries as a service would write them itself. A purchase is a plain
 //! INSERT, less than what the crate does: there are no keys, and a failed one uses an id up.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod};
 use motorpool::{Car, CarId, User, UserId};
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{NoTls, Row};
 
@@ -14,7 +17,23 @@ const CARS: &str = "SELECT id, model, owner_id FROM cars WHERE owner_id = $1 ORD
 const BUY: &str =
     "INSERT INTO cars (model, owner_id) VALUES ($1, $2) RETURNING id, model, owner_id";
 
-pub struct ByHand(Pool);
+/// What a call of the crate has.
+const LIMIT: Duration = Duration::from_secs(10);
+
+pub struct ByHand {
+    pool: Pool,
+    /// How long a call may take.
+    limit: Option<Duration>,
+}
+
+impl ByHand {
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        match self.limit {
+            Some(limit) => timeout(limit, call).await?,
+            None => call.await,
+        }
+    }
+}
 
 fn user(row: &Row) -> Result<User> {
     let role: &str = row.try_get(3)?;
@@ -35,7 +54,7 @@ fn car(row: &Row) -> Result<Car> {
 }
 
 impl Backend for ByHand {
-    async fn connect(url: &str) -> Result<Self> {
+    async fn connect(url: &str, limits: bool) -> Result<Self> {
         let config = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
@@ -47,30 +66,40 @@ impl Backend for ByHand {
             .queue_mode(QueueMode::Lifo)
             .build()?;
         drop(pool.get().await?);
-        Ok(ByHand(pool))
+        let limit = limits.then_some(LIMIT);
+        Ok(ByHand { pool, limit })
     }
 
     async fn user(&self, name: &str) -> Result<Option<User>> {
-        let client = self.0.get().await?;
-        let statement = client.prepare_cached(USER).await?;
-        let row = client.query_opt(&statement, &[&name]).await?;
-        row.as_ref().map(user).transpose()
+        let call = async {
+            let client = self.pool.get().await?;
+            let statement = client.prepare_cached(USER).await?;
+            let row = client.query_opt(&statement, &[&name]).await?;
+            row.as_ref().map(user).transpose()
+        };
+        self.in_time(call).await
     }
 
     async fn cars(&self, owner: i64) -> Result<Vec<Car>> {
-        let client = self.0.get().await?;
-        let statement = client.prepare_cached(CARS).await?;
-        let rows = client.query(&statement, &[&owner]).await?;
-        rows.iter().map(car).collect()
+        let call = async {
+            let client = self.pool.get().await?;
+            let statement = client.prepare_cached(CARS).await?;
+            let rows = client.query(&statement, &[&owner]).await?;
+            rows.iter().map(car).collect()
+        };
+        self.in_time(call).await
     }
 
     async fn buy(&self, model: &str, owner: i64) -> Result<Option<Car>> {
-        let client = self.0.get().await?;
-        let statement = client.prepare_cached(BUY).await?;
-        match client.query_one(&statement, &[&model, &owner]).await {
-            Ok(row) => car(&row).map(Some),
-            Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let call = async {
+            let client = self.pool.get().await?;
+            let statement = client.prepare_cached(BUY).await?;
+            match client.query_one(&statement, &[&model, &owner]).await {
+                Ok(row) => car(&row).map(Some),
+                Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        self.in_time(call).await
     }
 }

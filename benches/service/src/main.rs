@@ -42,6 +42,9 @@ pub struct Arguments {
     /// Only these requests.
     #[arg(long, value_delimiter = ',')]
     ops: Vec<Op>,
+    /// End the calls by hand after 10 s, as those of the crate are.
+    #[arg(long)]
+    limits: bool,
     /// Let the server write through to the disk at each commit.
     #[arg(long)]
     fsync: bool,
@@ -51,7 +54,11 @@ pub struct Arguments {
 enum Hidden {
     /// The service.
     #[command(hide = true)]
-    Serve { contender: Contender },
+    Serve {
+        contender: Contender,
+        #[arg(long)]
+        limits: bool,
+    },
     /// One turn of load.
     #[command(hide = true)]
     Load(Load),
@@ -68,7 +75,7 @@ impl Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match &arguments.command {
-        Some(Hidden::Serve { contender }) => return service::serve(*contender),
+        Some(Hidden::Serve { contender, limits }) => return service::serve(*contender, *limits),
         Some(Hidden::Load(turn)) => return load::load(turn),
         None => {}
     }

@@ -10,7 +10,7 @@ use crate::service::Backend;
 pub struct Motor(Arc<dyn Store>);
 
 impl Backend for Motor {
-    async fn connect(url: &str) -> Result<Self> {
+    async fn connect(url: &str, _: bool) -> Result<Self> {
         Ok(Motor(Arc::new(PgStore::connect(url).await?)))
     }
 

@@ -14,10 +14,14 @@ pub fn markdown(arguments: &Arguments, server: &str, turns: &[Turn]) -> String {
     let fsync = if arguments.fsync { "on" } else { "off" };
     let mut text = format!(
         "Run on {}: {cores} cores for load, service and server together, {server}, fsync {fsync}; \
-         {} rounds, turns of {} s.\n\n",
+         {} rounds, turns of {} s{}.\n\n",
         Utc::now().date_naive(),
         arguments.rounds,
-        arguments.seconds
+        arguments.seconds,
+        match arguments.limits {
+            true => "; calls by hand are limited in time too",
+            false => "",
+        }
     );
     text.push_str(
         "| request | connections | motorpool, requests/s | by hand | ratio | p50 / p99 in ms | by hand \

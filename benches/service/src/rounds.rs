@@ -38,13 +38,14 @@ struct Service {
 }
 
 impl Service {
-    fn start(contender: Contender, url: &str) -> Result<Service> {
+    fn start(contender: Contender, limits: bool, url: &str) -> Result<Service> {
         let name = match contender {
             Contender::Motorpool => "motorpool",
             Contender::ByHand => "by-hand",
         };
         let mut process = Command::new(std::env::current_exe()?)
             .args(["serve", name])
+            .args(limits.then_some("--limits"))
             .env("DATABASE_URL", url)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -100,7 +101,7 @@ impl Drop for Service {
 
 pub async fn run(arguments: &Arguments, database: &Database) -> Result<Vec<Turn>> {
     let url = database.url();
-    let services = BOTH.map(|contender| Service::start(contender, &url));
+    let services = BOTH.map(|contender| Service::start(contender, arguments.limits, &url));
     let [motorpool, by_hand] = services;
     let services = [motorpool?, by_hand?];
     let one = services[0].answers().await?;

@@ -28,7 +28,8 @@ pub enum Contender {
 
 /// What the routes need of the database.
 pub trait Backend: Send + Sync + Sized + 'static {
-    fn connect(url: &str) -> impl Future<Output = Result<Self>> + Send;
+    /// `limits`: calls by hand are limited in time too.
+    fn connect(url: &str, limits: bool) -> impl Future<Output = Result<Self>> + Send;
     fn user(&self, name: &str) -> impl Future<Output = Result<Option<User>>> + Send;
     fn cars(&self, owner: i64) -> impl Future<Output = Result<Vec<Car>>> + Send;
     /// `None`: there is no such owner.
@@ -74,15 +75,15 @@ async fn buy<B: Backend>(
 
 /// The process: prints where it listens, and ends when its input does. The database's URL comes in
 /// the environment, because it has a password.
-pub fn serve(contender: Contender) -> Result<()> {
+pub fn serve(contender: Contender, limits: bool) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
     // On a worker, like everything that runs later.
     let task = match contender {
-        Contender::Motorpool => runtime.spawn(run::<Motor>()),
-        Contender::ByHand => runtime.spawn(run::<ByHand>()),
+        Contender::Motorpool => runtime.spawn(run::<Motor>(limits)),
+        Contender::ByHand => runtime.spawn(run::<ByHand>(limits)),
     };
     let address = runtime.block_on(task)??;
     println!("{address}");
@@ -91,9 +92,9 @@ pub fn serve(contender: Contender) -> Result<()> {
     Ok(())
 }
 
-async fn run<B: Backend>() -> Result<SocketAddr> {
+async fn run<B: Backend>(limits: bool) -> Result<SocketAddr> {
     let url = std::env::var("DATABASE_URL").context("DATABASE_URL")?;
-    let backend = Arc::new(B::connect(&url).await?);
+    let backend = Arc::new(B::connect(&url, limits).await?);
     let routes = Router::new()
         .route("/users/{user}", get(user::<B>))
         .route("/users/{user}/cars", get(cars::<B>).post(buy::<B>))
