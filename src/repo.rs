@@ -21,10 +21,9 @@
 //!   together. Nobody can tell from the answers: each call sees what was acknowledged before it
 //!   began, and has its own answer, errors and limits.
 //! - Outside a transaction every call is one of its own, stored completely or not at all. If it
-//!   gives way to another transaction it is run again, a few times. `register_many` and `buy_many`
-//!   are then run in a transaction, with a commit of its own and two more round trips, one call at a
-//!   time, so that those that hold the same items in different orders do not deadlock again and
-//!   again.
+//!   gives way to another transaction it is run again, a few times. Calls of `register_many` and
+//!   `buy_many` on one store are then run again one at a time, so that those with the same items in
+//!   different orders do not deadlock again and again.
 //! - A typed error of the domain leaves a transaction usable.
 //! - Reading is lenient: what an older program stored, against the rules for new names, is
 //!   returned as it is.

@@ -213,6 +213,22 @@ async fn any_number_of_lanes_can_be_asked_for() {
     .await;
 }
 
+#[tokio::test]
+async fn look_ups_have_all_lanes_and_writes_half_of_them() {
+    with_database(async |database| {
+        let store = connect(&database.url, 4, 256).await;
+        // It looks itself how many calls wait for a connection, and how many for a lane.
+        let queue = Queue::form(&store, 4, 8, |id| get(&store, UserId::new(id as i64))).await;
+        assert!(good(queue.answers().await).iter().all(Option::is_none));
+        let queue = Queue::form(&store, 2, 8, |number| register(&store, name(number))).await;
+        assert_eq!(good(queue.answers().await).len(), 8);
+        let store = connect(&database.url, 1, 256).await;
+        let queue = Queue::form(&store, 1, 8, |number| register(&store, name(number))).await;
+        assert_eq!(good(queue.answers().await).len(), 8);
+    })
+    .await;
+}
+
 /// The server counts, at the start of each statement, how many are at work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_statements_of_a_kind_are_under_way_than_lanes() {

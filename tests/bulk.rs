@@ -326,86 +326,94 @@ async fn of_two_calls_that_get_in_each_others_way_one_is_made_again() {
     .await;
 }
 
-/// The first two times that a user is inserted, the server wants the transaction to give way.
-const GIVE_WAY: &str = "CREATE SEQUENCE tries;
-    CREATE FUNCTION give_way() RETURNS trigger LANGUAGE plpgsql AS $$
+/// The first two statements that insert users give way once the gate 1 is open, and all others wait
+/// for the gate 2.
+const GATES: &str = "CREATE SEQUENCE tries;
+    CREATE FUNCTION gates() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             IF nextval('tries') <= 2 THEN
+                PERFORM pg_advisory_xact_lock_shared(1);
                 RAISE 'make way' USING ERRCODE = '40001';
             END IF;
+            PERFORM pg_advisory_xact_lock_shared(2);
             RETURN NULL;
         END $$;
-    CREATE TRIGGER give_way BEFORE INSERT ON users FOR EACH STATEMENT EXECUTE FUNCTION give_way()";
+    CREATE TRIGGER gates BEFORE INSERT ON users FOR EACH STATEMENT EXECUTE FUNCTION gates()";
 
-const WAITS_FOR_ITS_TURN: &str = "SELECT count(*) FROM pg_locks
+const AT_A_GATE: &str = "SELECT count(*) FROM pg_locks
     WHERE locktype = 'advisory' AND NOT granted
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
-fn names(names: &[&str]) -> Vec<NewUser> {
-    names
-        .iter()
-        .map(|name| NewUser::new(*name).unwrap())
-        .collect()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_given_way_waits_for_others_that_have() {
+async fn calls_that_have_given_way_are_made_again_one_at_a_time() {
     with_database(async |database| {
         let (holder, look) = (Watch::new(&database).await, Watch::new(&database).await);
         let store = connect(&database.url).await;
-        holder.run(GIVE_WAY).await;
+        let call = |names: [&str; 2]| {
+            let new = names.map(|name| NewUser::new(name).unwrap());
+            let store = store.clone();
+            tokio::spawn(async move { store.users().register_many(&new).await })
+        };
+        holder.run(GATES).await;
         holder
-            .run("BEGIN; SELECT pg_advisory_xact_lock(7885649494558274924)")
+            .run("SELECT pg_advisory_lock(1), pg_advisory_lock(2)")
             .await;
-        let new = names(&["Bert", "Anna"]);
-        let call = tokio::spawn({
-            let (store, new) = (store.clone(), new.clone());
-            async move { store.users().register_many(&new).await }
-        });
-        look.until(WAITS_FOR_ITS_TURN, 1).await;
-        assert_eq!(look.number("SELECT last_value FROM tries").await, 1);
+        let two = [call(["Bert", "Anna"]), call(["Anna", "Bert"])];
+        look.until(AT_A_GATE, 2).await;
+        holder.run("SELECT pg_advisory_unlock(1)").await;
+        let tries = "SELECT last_value FROM tries";
+        look.until(tries, 3).await;
+        look.until(AT_A_GATE, 1).await;
         // One that has not given way waits for nobody.
-        holder.run("SELECT setval('tries', 2)").await;
-        let other = store.users().register_many(&names(&["Carl"])).await;
-        assert!(other.unwrap()[0].is_created());
-        assert!(!call.is_finished());
-        holder.run("SELECT setval('tries', 1); COMMIT").await;
-        let answers = call.await.unwrap().unwrap();
-        let found: Vec<_> = answers.iter().map(|answer| answer.user()).collect();
-        assert!(answers.iter().all(|answer| answer.is_created()));
-        assert_eq!((&*found[0].username, &*found[1].username), ("Bert", "Anna"));
-        assert_eq!(found[0].id.get() + 1, found[1].id.get());
-        // It gave way twice, and the third time it did not.
-        assert_eq!(look.number("SELECT last_value FROM tries").await, 3);
-        look.until(WAITS_FOR_ITS_TURN, 0).await;
-        look.settled().await;
-        let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = \
-            (SELECT oid FROM pg_database WHERE datname = current_database())";
-        assert_eq!(look.number(held).await, 0);
+        let third = call(["Carl", "Dora"]);
+        look.until(AT_A_GATE, 2).await;
+        // And the other one is still not among them.
+        assert_eq!(look.number(tries).await, 4);
+        holder.run("SELECT pg_advisory_unlock(2)").await;
+        let mut created = 0;
+        for call in two {
+            let answers = call.await.unwrap().unwrap();
+            created += answers.iter().filter(|one| one.is_created()).count();
+        }
+        assert_eq!(created, 2);
+        assert!(third.await.unwrap().unwrap()[0].is_created());
+        assert_eq!(look.number(tries).await, 5);
+        assert_eq!(store.users().count().await.unwrap(), 4);
     })
     .await;
 }
 
-/// As some engines of the family are, and others were.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_without_advisory_locks_is_asked_again_all_the_same() {
+async fn who_waits_for_a_turn_until_the_time_is_over_has_stored_nothing() {
     with_database(async |database| {
-        let look = Watch::new(&database).await;
-        look.run(GIVE_WAY).await;
-        look.run(
-            "CREATE FUNCTION pg_advisory_xact_lock(bigint) RETURNS void LANGUAGE plpgsql AS $$
-                BEGIN
-                    RAISE 'there are no such locks' USING ERRCODE = '0A000';
-                END $$",
-        )
-        .await;
-        let first = "options=-csearch_path%3Dpublic%2Cpg_catalog";
-        let separator = if database.url.contains('?') { '&' } else { '?' };
-        let store = connect(&format!("{}{separator}{first}", database.url)).await;
-        let answers = store.users().register_many(&names(&["Bert", "Anna"])).await;
-        assert_eq!(answers.unwrap().len(), 2);
-        assert_eq!(look.number("SELECT last_value FROM tries").await, 3);
-        assert_eq!(store.users().count().await.unwrap(), 2);
+        let (holder, look) = (Watch::new(&database).await, Watch::new(&database).await);
+        let patient = connect(&database.url).await;
+        let hasty = patient.with_call_timeout(Duration::from_secs(2));
+        let call = |store: PgStore, name: &str| {
+            let new = [NewUser::new(name).unwrap()];
+            tokio::spawn(async move { store.users().register_many(&new).await })
+        };
+        holder.run(GATES).await;
+        holder
+            .run("SELECT pg_advisory_lock(1), pg_advisory_lock(2)")
+            .await;
+        let first = call(patient.clone(), "Bert");
+        look.until(AT_A_GATE, 1).await;
+        holder
+            .run("SELECT setval('tries', 1), pg_advisory_unlock(1)")
+            .await;
+        // It has its turn, and gives way again.
+        look.until("SELECT last_value FROM tries", 3).await;
+        look.until(AT_A_GATE, 1).await;
+        holder.run("SELECT setval('tries', 1)").await;
+        let second = call(hasty, "Anna").await.unwrap();
+        let second = second.expect_err("its turn does not come");
+        assert!(matches!(&second, Error::Conflict(_)), "{second:?}");
+        assert!(second.is_retryable());
+        assert_eq!(patient.status().discarded, Default::default());
+        holder.run("SELECT pg_advisory_unlock(2)").await;
+        assert!(first.await.unwrap().unwrap()[0].is_created());
+        assert_eq!(patient.users().count().await.unwrap(), 1);
     })
     .await;
 }

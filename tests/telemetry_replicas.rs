@@ -105,5 +105,18 @@ async fn a_replica_that_never_answered_is_warned_about_once_with_the_cause() {
     cluster.node(1).start_again();
     is_back(&store, 0).await;
     assert!(about(spans.warnings()).is_empty());
+
+    // Noticed by a read or by a look, whichever comes first.
+    cluster.node(1).kill9();
+    while store.status().replicas[0].out.is_none() {
+        store.users().get(ada).await.unwrap();
+    }
+    let warnings = about(spans.warnings());
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    let error = warnings[0].fields.get("error").map_or("", String::as_str);
+    assert!(
+        error.starts_with("the database is unavailable: "),
+        "{error}"
+    );
     store.close().await;
 }

@@ -31,8 +31,7 @@ pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// [`register`](crate::UserRepo::register) and [`buy`](crate::CarRepo::buy) with a key can simply
 /// be called again. And after [`Error::Decode`] the write was made; it is its answer, a row that
 /// something else stored before, that cannot be read. A call with more items than one statement
-/// takes, or with many items that has given way to another transaction, has a commit of its own and
-/// gives [`Error::CommitUnknown`] if that is in doubt.
+/// takes has a commit of its own and gives [`Error::CommitUnknown`] if that is in doubt.
 ///
 /// ```
 /// # async fn example(store: &dyn motorpool::Store, new: &motorpool::NewCar) {

@@ -314,7 +314,8 @@ pub(super) fn keep_few_idle(shared: &Shared, settings: &Settings) {
     let (pool, health) = (&shared.pool, &shared.health);
     let (pool, health) = (pool.weak(), Arc::downgrade(health));
     // A runtime that waits for no timer, or for a later one, is woken up to hear of that of a call,
-    // at the price of two system calls. This one ends before that of any call that begins meanwhile.
+    // at the price of two system calls. This one ends before that of a call that begins meanwhile, if
+    // calls have the time that the builder was told, and a second at least.
     let sooner = (settings.call / 2).max(Duration::from_secs(1));
     let pause = (settings.idle / 10).clamp(Duration::from_millis(50), Duration::from_secs(30));
     let (idle, keep) = (settings.idle, settings.min_idle);

@@ -15,7 +15,7 @@ use super::observe::figures;
 use super::shared::Shared;
 use super::statement::{Params, Statement};
 use super::tx::{self, State, TxInner};
-use crate::error::{Error, Failure, Result, UnavailableReason};
+use crate::error::{Error, Result, UnavailableReason};
 use crate::store::TxOptions;
 
 /// The most items of one statement. A message holds them all: some megabytes, and a hundred of
@@ -25,11 +25,6 @@ const AT_ONCE: usize = 100_000;
 /// How often a call outside a transaction is made at most, when it gives way to others: as often
 /// as one that is a single statement.
 const ATTEMPTS: u32 = 5;
-
-/// Waits for those that have given way too. The same items in another order make a deadlock, which
-/// takes the server a second to find, and without this it would be the next one's turn to be in the
-/// way. The number is "motorbul" in ASCII.
-const TURN: Statement = Statement::read("SELECT pg_advisory_xact_lock(7885649494558274924)");
 
 /// A call with many items.
 pub(super) trait Bulk: Sync {
@@ -61,48 +56,36 @@ pub(super) async fn run<B: Bulk>(executor: &Executor, bulk: &B) -> Result<B::Ans
         }
         Executor::Transaction(tx) => in_savepoint(tx, deadline, bulk).await,
         // Such a call is a write, and there only reads are made.
-        Executor::Checked(on) => in_transaction(&on.shared, deadline, bulk, Turn::Any).await,
+        Executor::Checked(on) => in_transaction(&on.shared, deadline, bulk).await,
     }
 }
 
-/// Outside a transaction.
+/// Outside a transaction. Calls of this store that have given way are made again one at a time: the
+/// same items in other orders deadlock, which the server finds after a second, and they would be in
+/// each other's way again.
 async fn again_if_it_gives_way<B: Bulk>(
     shared: &Arc<Shared>,
     deadline: Deadline,
     bulk: &B,
 ) -> Result<B::Answer> {
-    let mut answer = match bulk.items() <= AT_ONCE {
+    let make = async || match bulk.items() <= AT_ONCE {
         true => bulk.send(&mut Statements::Alone(shared, deadline)).await,
-        false => in_transaction(shared, deadline, bulk, Turn::Any).await,
+        false => in_transaction(shared, deadline, bulk).await,
     };
-    let mut turn = Turn::Waits;
+    let mut answer = make().await;
     for _ in 1..ATTEMPTS {
         if !matches!(answer, Err(Error::Conflict(_))) {
             break;
         }
+        let turn = deadline.bound(async { Ok(shared.turn.lock().await) });
+        // Out of time, the answer is still that nothing was stored.
+        let Ok(_turn) = turn.await else {
+            break;
+        };
         figures::again();
-        answer = in_transaction(shared, deadline, bulk, turn).await;
-        // A server without such locks.
-        if matches!(&answer, Err(Error::Database(failure)) if is_unknown(failure)) {
-            turn = Turn::Any;
-            answer = in_transaction(shared, deadline, bulk, turn).await;
-        }
+        answer = make().await;
     }
     answer
-}
-
-/// When a call may be made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// At once.
-    Any,
-    /// When no other one that has given way is being made.
-    Waits,
-}
-
-/// 0A000 "not supported", 42883 "no such function".
-fn is_unknown(failure: &Failure) -> bool {
-    matches!(failure.sqlstate(), Some("0A000" | "42883"))
 }
 
 /// Where the statements of a call run.
@@ -140,18 +123,13 @@ async fn in_transaction<B: Bulk>(
     shared: &Arc<Shared>,
     deadline: Deadline,
     bulk: &B,
-    turn: Turn,
 ) -> Result<B::Answer> {
     let tx = tx::open(shared, &TxOptions::default(), deadline).await?;
-    let answer = async {
+    let answer = {
         let mut state = hold(&tx, deadline).await?;
         let mut on = Statements::Held(&tx, &mut state, deadline);
-        if turn == Turn::Waits {
-            on.query(&TURN, &[]).await?;
-        }
         bulk.send(&mut on).await
     };
-    let answer = answer.await;
     match answer {
         Ok(answer) => match tx.commit(deadline).await {
             Ok(()) => Ok(answer),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool, Timeouts};
 use futures_util::FutureExt;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::batch::Batches;
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     pub(super) connections: Option<Arc<Connections>>,
     pub(super) mode: StatementMode,
     pub(super) closed: Arc<AtomicBool>,
+    /// Held by a call with many items that has given way, while it is made again.
+    pub(super) turn: Arc<Mutex<()>>,
     /// Where calls that wait go out together.
     pub(super) batches: Option<Arc<Batches>>,
 }

@@ -181,6 +181,7 @@ impl PgStore {
             connections,
             mode,
             closed: AtomicBool::new(false).into(),
+            turn: Arc::default(),
             batches: None,
         };
         shared.batches = Batches::new(batching, &shared);

@@ -146,7 +146,8 @@ impl Tx {
     /// A savepoint covers everything that is done in the transaction while it is open, by clones
     /// of the handle too. One that is dropped unfinished counts as a failure of what is around
     /// it: the savepoint around it is undone, or the transaction. So are two of different clones
-    /// of which the first ends before the second, which was opened inside it.
+    /// of which the first ends before the second, which was opened inside it; what is done in the
+    /// second one after that is in no savepoint any more.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {

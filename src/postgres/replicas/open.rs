@@ -80,6 +80,7 @@ pub(in crate::postgres) async fn open(
             health,
             connections: Some(connections),
             closed: AtomicBool::new(false).into(),
+            turn: Arc::default(),
             batches: None,
         };
         shared.batches = Batches::new(batching, &shared);

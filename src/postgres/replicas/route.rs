@@ -266,7 +266,7 @@ impl Route {
         let far_enough = |_: &T| match checked.told() {
             Told::Nothing => true,
             Told::NoStandby => {
-                replica.standing.leave(OutOfRotation::Promoted);
+                replica.standing.leave(OutOfRotation::Promoted, None);
                 false
             }
             Told::Replayed(lsn) => {
@@ -309,10 +309,12 @@ impl Route {
             Err(Error::Database(_)) => Attempt::Refused,
             // Elsewhere the row is the same.
             Err(error @ Error::Decode { .. }) => Attempt::Done(Err(error)),
-            Err(Error::Unavailable { reason, .. }) => {
-                if reason != UnavailableReason::Closed {
-                    standing.leave(OutOfRotation::Unreachable);
-                }
+            Err(Error::Unavailable {
+                reason: UnavailableReason::Closed,
+                ..
+            }) => Attempt::Failed,
+            Err(error @ Error::Unavailable { .. }) => {
+                standing.leave(OutOfRotation::Unreachable, Some(&error));
                 Attempt::Failed
             }
             // It was in the way of what is replayed, or all connections are in use: another one may

@@ -132,15 +132,20 @@ impl Standing {
     }
 
     /// It is not to be read from until a look says otherwise.
-    pub(super) fn leave(&self, reason: OutOfRotation) {
+    pub(super) fn leave(&self, reason: OutOfRotation, error: Option<&Error>) {
         let mut state = self.state();
         let was = state.said();
-        state.out = Some(reason);
         if reason == OutOfRotation::Unreachable {
             state.forget();
         }
+        // A connection to a replica that was promoted is refused by us, not by the server.
+        let is = match state.out {
+            Some(OutOfRotation::Promoted) => OutOfRotation::Promoted,
+            _ => reason,
+        };
+        state.out = Some(is);
         drop(state);
-        self.tell(was, Some(reason), None);
+        self.tell(was, Some(is), error);
         self.wake.notify_one();
     }
 
@@ -284,7 +289,7 @@ pub(super) fn meeting(standing: &Arc<Standing>) -> Hook {
                     Ok(())
                 }
                 Some((false, ..)) => {
-                    standing.leave(OutOfRotation::Promoted);
+                    standing.leave(OutOfRotation::Promoted, None);
                     Err(HookError::message("it is no standby"))
                 }
                 None => Err(HookError::message("it does not say how far it is")),
@@ -342,7 +347,7 @@ mod tests {
         assert_eq!(standing.has(elsewhere), None);
         assert_eq!(standing.admits(Some(2)), None);
         assert_eq!(standing.admits(None), Some(0));
-        standing.leave(OutOfRotation::Promoted);
+        standing.leave(OutOfRotation::Promoted, None);
         assert!(!has(&standing, 1));
         assert_eq!(standing.admits(None), None);
     }

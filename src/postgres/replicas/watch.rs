@@ -17,11 +17,10 @@ use super::log::{self, Log};
 use super::position::Mark;
 use super::standing::{Found, Standing};
 use super::status::OutOfRotation;
-use crate::error::{Error, Failure};
+use crate::error::{Error, Failure, Result};
 use crate::postgres::connect::Settings;
 use crate::postgres::dial::Dial;
-use crate::postgres::error::from_pool;
-use crate::postgres::flight::Driver;
+use crate::postgres::error::{from_driver, from_pool};
 use crate::postgres::tls::Connector as Tls;
 
 /// The pause between two looks at a server. How long a replica that was promoted is read from at
@@ -77,17 +76,22 @@ impl Member {
     }
 
     /// One look, and whether a connection had to be made for it.
-    async fn look(&mut self) -> Driver<(Vec<Row>, bool)> {
+    async fn look(&mut self) -> Result<(Vec<Row>, bool)> {
         let (client, anew) = match self.connection.take() {
             Some(client) if !client.is_closed() => (client, false),
-            _ => (self.dial.connect().await?.0, true),
+            _ => {
+                let dialled = self.dial.connect().await;
+                let dialled = dialled.map_err(|error| from_pool(PoolError::Backend(error), LIMIT));
+                (dialled?.0, true)
+            }
         };
         let sql = match self.replica {
             Some(_) => LOOK,
             None => log::POSITION.sql,
         };
         // Without a name, which poolers may not know.
-        let rows = client.query_typed(sql, &[]).await?;
+        let rows = client.query_typed(sql, &[]).await;
+        let rows = rows.map_err(|error| from_driver(error, false))?;
         // Kept only if it answered in time.
         self.connection = Some(client);
         Ok((rows, anew))
@@ -104,10 +108,7 @@ impl Member {
             let Some(all) = replicas.upgrade() else {
                 return;
             };
-            let answer = match looked {
-                Ok(answer) => answer.map_err(|cause| from_pool(PoolError::Backend(cause), LIMIT)),
-                Err(_) => Err(Error::Timeout { after: LIMIT }),
-            };
+            let answer = looked.unwrap_or(Err(Error::Timeout { after: LIMIT }));
             match &self.replica {
                 None => {
                     let mark = answer.ok().and_then(|(rows, _)| log::mark(rows.first()?));
