@@ -10,15 +10,16 @@ use crate::error::{Error, Result};
 /// The moment that comes this time after another one. More than a month counts as a month, because
 /// a moment so far away that the clock cannot hold it would have to be refused.
 pub(super) fn after(start: Instant, time: Duration) -> Instant {
-    const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
     start + time.min(MONTH)
 }
+
+const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// When a call has to end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deadline {
+    // No more than this: every call has several of them in its future.
     at: Instant,
-    start: Instant,
     given: Duration,
 }
 
@@ -26,7 +27,6 @@ impl Deadline {
     pub(super) fn new(start: Instant, given: Duration) -> Self {
         Deadline {
             at: after(start, given),
-            start,
             given,
         }
     }
@@ -37,7 +37,8 @@ impl Deadline {
 
     /// When the call began.
     pub(super) fn start(&self) -> Instant {
-        self.start
+        let given = self.given.min(MONTH);
+        self.at.checked_sub(given).unwrap_or(self.at)
     }
 
     /// What a call gets that did not end in time.

@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::TryFutureExt;
 use tokio_postgres::Row;
 
 use super::batch::Batches;
@@ -75,39 +76,42 @@ impl Executor {
     }
 
     /// [`query`](Self::query), for a call that may need more than one, or has waited before.
-    pub(super) fn query_by(
-        &self,
+    pub(super) fn query_by<'a>(
+        &'a self,
         deadline: Deadline,
-        statement: &Statement,
-        params: &Params<'_>,
-    ) -> impl Future<Output = Result<Vec<Row>>> {
+        statement: &'a Statement,
+        params: &'a Params<'a>,
+    ) -> impl Future<Output = Result<Vec<Row>>> + 'a {
         self.gather(deadline, statement, params)
     }
 
-    async fn gather<R: Rows>(
-        &self,
+    // Not an async function, here and below: its future would hold the arguments twice.
+    fn gather<'a, R: Rows>(
+        &'a self,
         deadline: Deadline,
-        statement: &Statement,
-        params: &Params<'_>,
-    ) -> Result<R> {
+        statement: &'a Statement,
+        params: &'a Params<'a>,
+    ) -> impl Future<Output = Result<R>> + 'a {
         // Each in a box of its own: a call that goes together with others needs none of it, and three
         // quarters of its future would be this.
-        match self {
-            Executor::Pool(shared) => {
-                let mut attempt = 1;
-                loop {
-                    match Box::pin(shared.gather(deadline, statement, params)).await {
-                        // A transaction of one statement that gave way has stored nothing.
-                        Err(Error::Conflict(_)) if attempt < ATTEMPTS => {
-                            attempt += 1;
-                            figures::again();
+        async move {
+            match self {
+                Executor::Pool(shared) => {
+                    let mut attempt = 1;
+                    loop {
+                        match Box::pin(shared.gather(deadline, statement, params)).await {
+                            // A transaction of one statement that gave way has stored nothing.
+                            Err(Error::Conflict(_)) if attempt < ATTEMPTS => {
+                                attempt += 1;
+                                figures::again();
+                            }
+                            rows => return rows,
                         }
-                        rows => return rows,
                     }
                 }
+                Executor::Transaction(tx) => Box::pin(tx.query(deadline, statement, params)).await,
+                Executor::Checked(on) => Box::pin(on.gather(deadline, statement, params)).await,
             }
-            Executor::Transaction(tx) => Box::pin(tx.query(deadline, statement, params)).await,
-            Executor::Checked(on) => Box::pin(on.gather(deadline, statement, params)).await,
         }
     }
 
@@ -131,13 +135,13 @@ impl Executor {
     }
 
     /// The same, for a call that may have waited before.
-    pub(super) async fn query_opt_by(
-        &self,
+    pub(super) fn query_opt_by<'a>(
+        &'a self,
         deadline: Deadline,
-        statement: &Statement,
-        params: &Params<'_>,
-    ) -> Result<Option<Row>> {
-        let First(row) = self.gather(deadline, statement, params).await?;
-        Ok(row)
+        statement: &'a Statement,
+        params: &'a Params<'a>,
+    ) -> impl Future<Output = Result<Option<Row>>> + 'a {
+        let first = self.gather(deadline, statement, params);
+        first.map_ok(|First(row)| row)
     }
 }

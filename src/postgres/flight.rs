@@ -168,6 +168,20 @@ pub(super) async fn guarded<R: Rows>(
     params: &Params<'_>,
     ask_id: bool,
 ) -> (Driver<(R, Option<Number>)>, bool) {
+    if !ask_id && !statement.refusable {
+        let rows = query(connection, statement, params).await;
+        return (rows.map(|rows| (rows, None)), false);
+    }
+    // In a box, because most statements have nothing around them.
+    Box::pin(surrounded(connection, statement, params, ask_id)).await
+}
+
+async fn surrounded<R: Rows>(
+    connection: Noted<'_>,
+    statement: &Statement,
+    params: &Params<'_>,
+    ask_id: bool,
+) -> (Driver<(R, Option<Number>)>, bool) {
     let client = connection.client;
     let prepared = match prepare(connection, statement, ask_id).await {
         Ok(prepared) => prepared,

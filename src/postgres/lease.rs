@@ -202,7 +202,8 @@ impl Lease {
         if let Some(era) = self.note.era() {
             return era;
         }
-        let rows = self.query(&ERA, &[]).await;
+        // In a box, because it is rare.
+        let rows = Box::pin(self.query(&ERA, &[])).await;
         let rows = rows.unwrap_or_default();
         let era = rows.first().and_then(|row| row.try_get(0).ok());
         let era = era.unwrap_or(0);

@@ -1,13 +1,13 @@
 //! The transaction as a host sees it: its repositories, and its calls, each of which is observed.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::cars::PgCars;
 use super::executor::Executor;
-use super::observe::{self, Operation};
+use super::observe::{self, Observed, Operation};
 use super::shared::Shared;
 use super::tx::{self, TxInner};
 use super::users::PgUsers;
@@ -34,12 +34,8 @@ pub(super) async fn begin(shared: &Arc<Shared>, options: &TxOptions) -> Result<P
 }
 
 impl PgTransaction {
-    async fn call<T>(
-        &self,
-        operation: Operation,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        observe::call(&self.inner.shared, operation, pin!(work)).await
+    fn call<'w, F>(&self, operation: Operation, work: Pin<&'w mut F>) -> Observed<'_, 'w, F> {
+        observe::call(&self.inner.shared, operation, work)
     }
 }
 
@@ -55,34 +51,34 @@ impl Transaction for PgTransaction {
 
     async fn commit(&self) -> Result<()> {
         let tx = &self.inner;
-        let commit = async { tx.commit(tx.deadline()).await };
+        let commit = pin!(async { tx.commit(tx.deadline()).await });
         self.call(Operation::Commit, commit).await
     }
 
     async fn rollback(&self) -> Result<()> {
         let tx = &self.inner;
-        let rollback = async { tx.rollback(tx.deadline()).await };
+        let rollback = pin!(async { tx.rollback(tx.deadline()).await });
         self.call(Operation::Rollback, rollback).await
     }
 
     async fn savepoint(&self) -> Result<u32> {
         let tx = &self.inner;
         let save = async { tx.save(&mut *tx.state.lock().await).await };
-        let in_time = async { tx.in_time(tx.deadline(), save).await };
+        let in_time = pin!(async { tx.in_time(tx.deadline(), save).await });
         self.call(Operation::Savepoint, in_time).await
     }
 
     async fn release(&self, level: u32) -> Result<()> {
         let tx = &self.inner;
         let release = async { tx.release(&mut *tx.state.lock().await, level).await };
-        let in_time = async { tx.in_time(tx.deadline(), release).await };
+        let in_time = pin!(async { tx.in_time(tx.deadline(), release).await });
         self.call(Operation::Release, in_time).await
     }
 
     async fn rollback_to(&self, level: u32) -> Result<()> {
         let tx = &self.inner;
         let undo = async { tx.undo(&mut *tx.state.lock().await, level).await };
-        let in_time = async { tx.in_time(tx.deadline(), undo).await };
+        let in_time = pin!(async { tx.in_time(tx.deadline(), undo).await });
         self.call(Operation::RollbackTo, in_time).await
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use tokio::sync::Mutex;
 
 use super::begin;
@@ -87,17 +88,17 @@ pub(super) async fn open(
 
 impl TxInner {
     /// Runs a statement in the transaction.
-    pub(super) async fn query<R: Rows>(
-        &self,
+    pub(super) fn query<'a, R: Rows + 'a>(
+        &'a self,
         deadline: Deadline,
-        statement: &Statement,
-        params: &Params<'_>,
-    ) -> Result<R> {
-        let run = async {
+        statement: &'a Statement,
+        params: &'a Params<'a>,
+    ) -> impl Future<Output = Result<R>> + 'a {
+        let run = async move {
             self.run(&mut *self.state.lock().await, statement, params)
                 .await
         };
-        self.in_time(deadline, run).await
+        self.in_time(deadline, run)
     }
 
     pub(super) fn gave_way(&self) -> bool {
@@ -109,17 +110,18 @@ impl TxInner {
     }
 
     /// Bounds a piece of work by the time that a call has.
-    pub(super) async fn in_time<T>(
-        &self,
+    pub(super) fn in_time<'a, T: 'a>(
+        &'a self,
         deadline: Deadline,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+        work: impl Future<Output = Result<T>> + 'a,
+    ) -> impl Future<Output = Result<T>> + 'a {
         let started = Instant::now();
-        match deadline.bound(work).await {
+        // Not an async function, which would hold the work twice.
+        deadline.bound(work).map(move |result| match result {
             // A call that waited for another one in its transaction says nothing of the server.
             Err(error @ Error::Timeout { .. }) if self.state.try_lock().is_err() => Err(error),
             result => result.map_err(|error| self.shared.timed_out(error, started)),
-        }
+        })
     }
 
     pub(super) async fn run<R: Rows>(

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -94,31 +93,34 @@ impl<K: Kind> Lanes<K> {
 
     /// Makes a call: `alone` if a lane is free, or else together with the others that wait.
     /// `call`: what it asks for, for the case that it waits.
-    pub(in crate::postgres) async fn call(
-        self: &Arc<Self>,
+    pub(in crate::postgres) fn call<'a>(
+        self: &'a Arc<Self>,
         deadline: Deadline,
-        call: impl FnOnce() -> K::Call,
-        alone: impl Future<Output = Result<K::Answer>>,
-    ) -> Result<K::Answer> {
-        // It would be refused at the end of the queue.
-        if self.shared.is_closed() {
-            return alone.await;
+        call: impl FnOnce() -> K::Call + 'a,
+        alone: impl Future<Output = Result<K::Answer>> + 'a,
+    ) -> impl Future<Output = Result<K::Answer>> + 'a {
+        // A block, here and below, because the future of a function holds its arguments twice.
+        async move {
+            // It would be refused at the end of the queue.
+            if self.shared.is_closed() {
+                return alone.await;
+            }
+            let place = match self.enter(deadline, call) {
+                Ok(place) => Some(place),
+                Err((number, answer)) => match self.wait(number, answer, deadline).await {
+                    Answer::Done(answer, _) => return answer,
+                    // Nothing is sent that there is no time for.
+                    Answer::Alone | Answer::Lead(_) if deadline.left().is_zero() => {
+                        return Err(deadline.missed());
+                    }
+                    Answer::Alone => None,
+                    Answer::Lead(place) => Some(place),
+                },
+            };
+            let answer = alone.await;
+            drop(place);
+            answer
         }
-        let place = match self.enter(deadline, call) {
-            Ok(place) => Some(place),
-            Err((number, answer)) => match self.wait_noted(number, answer, deadline).await {
-                Answer::Done(answer, _) => return answer,
-                // Nothing is sent that there is no time for.
-                Answer::Alone | Answer::Lead(_) if deadline.left().is_zero() => {
-                    return Err(deadline.missed());
-                }
-                Answer::Alone => None,
-                Answer::Lead(place) => Some(place),
-            },
-        };
-        let answer = alone.await;
-        drop(place);
-        answer
     }
 
     /// A lane, or a place in the queue.
@@ -145,72 +147,79 @@ impl<K: Kind> Lanes<K> {
         Err((number, receiver))
     }
 
-    /// [`wait`](Self::wait), and notes for how long, and what for.
-    async fn wait_noted(
-        self: &Arc<Self>,
+    /// Waits for an answer, or for so long as there is reason to, and notes for how long.
+    fn wait<'a>(
+        self: &'a Arc<Self>,
         number: u64,
-        answer: oneshot::Receiver<Answer<K>>,
+        mut answer: oneshot::Receiver<Answer<K>>,
         deadline: Deadline,
-    ) -> Answer<K> {
-        let started = deadline.start();
-        figures::waits(started);
-        let answer = self.wait(number, answer, deadline).await;
-        match &answer {
-            Answer::Done(_, Some(together)) => {
-                figures::together(together.calls);
-                figures::waited(together.sent.saturating_duration_since(started));
+    ) -> impl Future<Output = Answer<K>> + 'a {
+        async move {
+            let started = deadline.start();
+            figures::waits(started);
+            let mut wait = Wait::Queued(after(started, PATIENCE).min(self.limit(deadline)));
+            let answer = loop {
+                match timeout_at(wait.until(deadline).into(), &mut answer).await {
+                    Ok(answer) => break answer.unwrap_or_else(|_| Answer::forgotten()),
+                    Err(_) => match self.go_on_waiting(number, &wait, deadline) {
+                        Ok(longer) => wait = longer,
+                        Err(answer) => break answer,
+                    },
+                }
+            };
+            match &answer {
+                Answer::Done(_, Some(together)) => {
+                    figures::together(together.calls);
+                    figures::waited(together.sent.saturating_duration_since(started));
+                }
+                _ => figures::waited(started.elapsed()),
             }
-            _ => figures::waited(started.elapsed()),
+            answer
         }
-        answer
     }
 
-    /// Waits for an answer, or for so long as there is reason to.
-    async fn wait(
+    /// How long a call waits for a lane, which is waiting for a connection.
+    fn acquire(&self) -> Duration {
+        (self.shared.limits.own_pool).map_or(Duration::MAX, |limits| limits.acquire)
+    }
+
+    /// Until when a call waits at most.
+    fn limit(&self, deadline: Deadline) -> Instant {
+        (deadline.at()).min(after(deadline.start(), self.acquire()))
+    }
+
+    /// What one does who has waited for a while.
+    fn go_on_waiting(
         self: &Arc<Self>,
         number: u64,
-        answer: oneshot::Receiver<Answer<K>>,
+        wait: &Wait,
         deadline: Deadline,
-    ) -> Answer<K> {
-        // A call that waits for a lane waits for a connection.
-        let own_pool = self.shared.limits.own_pool;
-        let acquire = own_pool.map_or(Duration::MAX, |limits| limits.acquire);
-        let started = deadline.start();
-        let limit = deadline.at().min(after(started, acquire));
-        let mut look = limit.min(after(started, PATIENCE));
-        let mut answer = pin!(answer);
-        loop {
-            if let Ok(answer) = timeout_at(look.into(), answer.as_mut()).await {
-                return answer.unwrap_or_else(|_| Answer::forgotten());
+    ) -> Result<Wait, Answer<K>> {
+        let (started, acquire) = (deadline.start(), self.acquire());
+        if let Wait::Sent = wait {
+            let missed = self.shared.timed_out(deadline.missed(), started);
+            return Err(Answer::Done(Err(missed), None));
+        }
+        let waited = started.elapsed();
+        let over = match deadline.left() {
+            Duration::ZERO => Some(Answer::Done(Err(deadline.missed()), None)),
+            // To hear it.
+            _ if self.shared.is_closed() => Some(Answer::Alone),
+            _ if waited < acquire => None,
+            _ if self.shared.all_in_use() => {
+                Some(Answer::Done(Err(Error::PoolExhausted { waited }), None))
             }
-            look = limit.min(after(Instant::now(), PATIENCE));
-            let waited = started.elapsed();
-            let over = match deadline.left() {
-                Duration::ZERO => Some(Answer::Done(Err(deadline.missed()), None)),
-                // To hear it.
-                _ if self.shared.is_closed() => Some(Answer::Alone),
-                _ if waited < acquire => None,
-                _ if self.shared.all_in_use() => {
-                    Some(Answer::Done(Err(Error::PoolExhausted { waited }), None))
-                }
-                // There are connections; only the lanes are taken.
-                _ => Some(Answer::Alone),
-            };
-            match (self.look(number, over.is_some()), over) {
-                (Look::Stuck(place), _) => return Answer::Lead(place),
-                (Look::Waits, None) => {}
-                (Look::Waits, Some(answer)) => return answer,
-                // There is an answer to wait for, as long as the call may take.
-                (Look::Sent, _) => {
-                    return match timeout_at(deadline.at().into(), answer).await {
-                        Ok(answer) => answer.unwrap_or_else(|_| Answer::forgotten()),
-                        Err(_) => {
-                            let missed = deadline.missed();
-                            Answer::Done(Err(self.shared.timed_out(missed, started)), None)
-                        }
-                    };
-                }
+            // There are connections; only the lanes are taken.
+            _ => Some(Answer::Alone),
+        };
+        match (self.look(number, over.is_some()), over) {
+            (Look::Stuck(place), _) => Err(Answer::Lead(place)),
+            (Look::Waits, None) => {
+                let look = after(Instant::now(), PATIENCE);
+                Ok(Wait::Queued(look.min(self.limit(deadline))))
             }
+            (Look::Waits, Some(answer)) => Err(answer),
+            (Look::Sent, _) => Ok(Wait::Sent),
         }
     }
 
@@ -260,6 +269,23 @@ impl<K: Kind> Lanes<K> {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State<K>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How one waits.
+enum Wait {
+    /// In the queue, for so long before looking what is the matter.
+    Queued(Instant),
+    /// The call is on its way: there is an answer to wait for, as long as the call may take.
+    Sent,
+}
+
+impl Wait {
+    fn until(&self, deadline: Deadline) -> Instant {
+        match self {
+            Wait::Queued(until) => *until,
+            Wait::Sent => deadline.at(),
+        }
     }
 }
 
