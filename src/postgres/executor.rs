@@ -85,7 +85,10 @@ impl Executor {
         self.gather(deadline, statement, params)
     }
 
-    // Not an async function, here and below: its future would hold the arguments twice.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async function's future holds its arguments twice"
+    )]
     fn gather<'a, R: Rows>(
         &'a self,
         deadline: Deadline,

@@ -5,10 +5,12 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Id;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use super::place::Place;
+use super::watch::Care;
 use super::{Kind, PATIENCE, Sent};
 use crate::error::{Error, Result, UnavailableReason};
 use crate::postgres::deadline::{Deadline, after};
@@ -28,6 +30,10 @@ pub(super) struct State<K: Kind> {
     pub(super) lanes: Vec<Lane>,
     /// In the order of their numbers.
     pub(super) waiting: VecDeque<Waiting<K>>,
+    /// Those whose calls are under way together, with the number of the first of them.
+    pub(super) under_way: Vec<(u64, Vec<Caller<K>>)>,
+    /// The runtime on which those who wait are looked after.
+    pub(super) watched: Option<Id>,
     /// The number of the next one who waits.
     next: u64,
 }
@@ -42,14 +48,23 @@ pub(super) struct Lane {
 
 /// Somebody who waits.
 pub(super) struct Waiting<K: Kind> {
-    number: u64,
+    pub(super) number: u64,
     pub(super) call: K::Call,
     pub(super) caller: Caller<K>,
 }
 
 pub(super) struct Caller<K: Kind> {
     pub(super) deadline: Deadline,
-    pub(super) answer: oneshot::Sender<Answer<K>>,
+    pub(super) answer: oneshot::Sender<Word<K>>,
+    /// Whether somebody looks after it, so that it has no timer.
+    pub(super) watched: bool,
+}
+
+/// What one has who waits.
+struct Queued<K: Kind> {
+    number: u64,
+    word: oneshot::Receiver<Word<K>>,
+    watched: bool,
 }
 
 /// How a call went to the server with others.
@@ -69,6 +84,13 @@ pub(super) enum Answer<K: Kind> {
     Lead(Place<K>),
 }
 
+/// What one who waits hears.
+pub(super) enum Word<K: Kind> {
+    Answer(Answer<K>),
+    /// There is no answer so far. It comes here, and nobody looks after the call any more.
+    Later(oneshot::Receiver<Word<K>>),
+}
+
 impl<K: Kind> Lanes<K> {
     pub(super) fn new(
         (lanes, max_batch): (usize, usize),
@@ -83,6 +105,8 @@ impl<K: Kind> Lanes<K> {
             state: Mutex::new(State {
                 lanes: vec![free; lanes],
                 waiting: VecDeque::new(),
+                under_way: Vec::new(),
+                watched: None,
                 next: 0,
             }),
             max_batch,
@@ -93,13 +117,16 @@ impl<K: Kind> Lanes<K> {
 
     /// Makes a call: `alone` if a lane is free, or else together with the others that wait.
     /// `call`: what it asks for, for the case that it waits.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async function's future holds its arguments twice"
+    )]
     pub(in crate::postgres) fn call<'a>(
         self: &'a Arc<Self>,
         deadline: Deadline,
         call: impl FnOnce() -> K::Call + 'a,
         alone: impl Future<Output = Result<K::Answer>> + 'a,
     ) -> impl Future<Output = Result<K::Answer>> + 'a {
-        // A block, here and below, because the future of a function holds its arguments twice.
         async move {
             // It would be refused at the end of the queue.
             if self.shared.is_closed() {
@@ -107,7 +134,7 @@ impl<K: Kind> Lanes<K> {
             }
             let place = match self.enter(deadline, call) {
                 Ok(place) => Some(place),
-                Err((number, answer)) => match self.wait(number, answer, deadline).await {
+                Err(queued) => match self.wait(queued, deadline).await {
                     Answer::Done(answer, _) => return answer,
                     // Nothing is sent that there is no time for.
                     Answer::Alone | Answer::Lead(_) if deadline.left().is_zero() => {
@@ -128,12 +155,14 @@ impl<K: Kind> Lanes<K> {
         self: &Arc<Self>,
         deadline: Deadline,
         call: impl FnOnce() -> K::Call,
-    ) -> Result<Place<K>, (u64, oneshot::Receiver<Answer<K>>)> {
+    ) -> Result<Place<K>, Queued<K>> {
         let mut state = self.state();
         if let Some((lane, times)) = state.take_lane(|lane| lane.taken.is_none()) {
             return Ok(self.place(lane, times));
         }
-        let (sender, receiver) = oneshot::channel();
+        let (sender, word) = oneshot::channel();
+        let care = Care::of(self, &mut state, deadline);
+        let watched = !care.is_own();
         let number = state.next;
         state.next += 1;
         state.waiting.push_back(Waiting {
@@ -142,29 +171,49 @@ impl<K: Kind> Lanes<K> {
             caller: Caller {
                 deadline,
                 answer: sender,
+                watched,
             },
         });
-        Err((number, receiver))
+        drop(state);
+        care.begin(self);
+        Err(Queued {
+            number,
+            word,
+            watched,
+        })
     }
 
     /// Waits for an answer, or for so long as there is reason to, and notes for how long.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async function's future holds its arguments twice"
+    )]
     fn wait<'a>(
         self: &'a Arc<Self>,
-        number: u64,
-        mut answer: oneshot::Receiver<Answer<K>>,
+        mut queued: Queued<K>,
         deadline: Deadline,
     ) -> impl Future<Output = Answer<K>> + 'a {
         async move {
             let started = deadline.start();
             figures::waits(started);
-            let mut wait = Wait::Queued(after(started, PATIENCE).min(self.limit(deadline)));
+            let mut wait = match queued.watched {
+                true => Wait::LookedAfter,
+                false => Wait::Queued(after(started, PATIENCE).min(self.limit(deadline))),
+            };
             let answer = loop {
-                match timeout_at(wait.until(deadline).into(), &mut answer).await {
-                    Ok(answer) => break answer.unwrap_or_else(|_| Answer::forgotten()),
-                    Err(_) => match self.go_on_waiting(number, &wait, deadline) {
-                        Ok(longer) => wait = longer,
-                        Err(answer) => break answer,
-                    },
+                let heard = match wait.until(deadline) {
+                    None => Ok((&mut queued.word).await),
+                    Some(until) => timeout_at(until.into(), &mut queued.word).await,
+                };
+                match heard {
+                    Ok(Ok(Word::Answer(answer))) => break answer,
+                    Ok(Ok(Word::Later(later))) => queued.word = later,
+                    Ok(Err(_)) => break Answer::forgotten(),
+                    Err(_) => {}
+                }
+                match self.go_on_waiting(queued.number, &wait, deadline) {
+                    Ok(longer) => wait = longer,
+                    Err(answer) => break answer,
                 }
             };
             match &answer {
@@ -184,7 +233,7 @@ impl<K: Kind> Lanes<K> {
     }
 
     /// Until when a call waits at most.
-    fn limit(&self, deadline: Deadline) -> Instant {
+    pub(super) fn limit(&self, deadline: Deadline) -> Instant {
         (deadline.at()).min(after(deadline.start(), self.acquire()))
     }
 
@@ -274,6 +323,8 @@ impl<K: Kind> Lanes<K> {
 
 /// How one waits.
 enum Wait {
+    /// Until somebody says something.
+    LookedAfter,
     /// In the queue, for so long before looking what is the matter.
     Queued(Instant),
     /// The call is on its way: there is an answer to wait for, as long as the call may take.
@@ -281,10 +332,11 @@ enum Wait {
 }
 
 impl Wait {
-    fn until(&self, deadline: Deadline) -> Instant {
+    fn until(&self, deadline: Deadline) -> Option<Instant> {
         match self {
-            Wait::Queued(until) => *until,
-            Wait::Sent => deadline.at(),
+            Wait::LookedAfter => None,
+            Wait::Queued(until) => Some(*until),
+            Wait::Sent => Some(deadline.at()),
         }
     }
 }
@@ -300,6 +352,14 @@ enum Look<K: Kind> {
 }
 
 impl<K: Kind> State<K> {
+    /// Everybody who waits, those whose calls are under way among them.
+    pub(super) fn callers(&mut self) -> impl Iterator<Item = &mut Caller<K>> {
+        let under_way = self.under_way.iter_mut();
+        let waiting = self.waiting.iter_mut();
+        (under_way.flat_map(|(_, callers)| callers))
+            .chain(waiting.map(|waiting| &mut waiting.caller))
+    }
+
     /// Takes the first lane of which this holds.
     fn take_lane(&mut self, which: impl Fn(&Lane) -> bool) -> Option<(usize, u64)> {
         let (number, lane) = self
@@ -316,7 +376,7 @@ impl<K: Kind> State<K> {
 impl<K: Kind> Caller<K> {
     /// One who has gone away does not hear it.
     pub(super) fn tell(self, answer: Answer<K>) {
-        let _ = self.answer.send(answer);
+        let _ = self.answer.send(Word::Answer(answer));
     }
 }
 

@@ -24,6 +24,7 @@ mod lanes;
 mod place;
 mod run;
 mod users;
+mod watch;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::Kind;
-use super::lanes::{Answer, Lane, Lanes, State};
+use super::lanes::{Answer, Lane, Lanes, State, Word};
 use super::run::run;
 
 /// A lane that somebody has. Dropped, it goes to those who wait.
@@ -57,7 +57,7 @@ impl<K: Kind> Drop for Place<K> {
 impl<K: Kind> Place<K> {
     /// Gives the lane to one of those who wait: they have a runtime.
     fn hand_over(&self) {
-        let mut lead = Answer::Lead(self.again(false));
+        let mut lead = Word::Answer(Answer::Lead(self.again(false)));
         loop {
             let first = self.lanes.state().waiting.pop_front();
             let Some(waiting) = first else {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use super::lanes::{Answer, Caller, Lanes, Together, Waiting};
+use super::lanes::{Answer, Caller, Lanes, Together};
 use super::place::Place;
 use super::{Kind, PATIENCE};
 use crate::error::{Error, Failure, Result};
@@ -38,53 +38,70 @@ pub(super) async fn run<K: Kind>(place: Place<K>) {
                 continue;
             }
         };
-        let batch = lanes.next_batch(&place);
-        let Some(deadline) = batch.iter().map(|waiting| waiting.caller.deadline).max() else {
+        let Some(batch) = lanes.next_batch(&place) else {
             continue;
         };
-        lanes.sent.count(batch.len());
-        observe::batch(&lanes.shared.health.server, batch.len());
-        let (calls, callers): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .map(|waiting| (waiting.call, waiting.caller))
-            .unzip();
-        let sent = Instant::now();
-        let calls_sent = calls.len();
-        let work = deadline.bound(K::run(&mut lease, calls));
+        let together = Together {
+            calls: batch.calls.len(),
+            sent: Instant::now(),
+        };
+        lanes.sent.count(together.calls);
+        observe::batch(&lanes.shared.health.server, together.calls);
+        let work = batch.deadline.bound(K::run(&mut lease, batch.calls));
         // If nobody is left, the drop of the lease cancels it.
-        if let Some(answers) = unless_forsaken(&callers, work).await {
-            let answers = answers.map_err(|error| lanes.shared.timed_out(error, sent));
+        if let Some(answers) = batch.callers.unless_forsaken(work).await {
+            let answers = answers.map_err(|error| lanes.shared.timed_out(error, together.sent));
             drop(lease);
-            hand_out(
-                callers,
-                answers,
-                Together {
-                    calls: calls_sent,
-                    sent,
-                },
-            );
+            hand_out(batch.callers.end(), answers, together);
         }
     }
 }
 
+/// Calls that go together.
+struct Batch<K: Kind> {
+    calls: Vec<K::Call>,
+    callers: UnderWay<K>,
+    /// When the last of them has to end.
+    deadline: Deadline,
+}
+
+/// Those whose calls are under way together. They stay with the lanes meanwhile, so that they can be
+/// looked after. Dropped, they are forgotten.
+struct UnderWay<K: Kind> {
+    lanes: Arc<Lanes<K>>,
+    number: u64,
+}
+
 impl<K: Kind> Lanes<K> {
     /// Takes out of the queue what may go together now.
-    fn next_batch(&self, place: &Place<K>) -> Vec<Waiting<K>> {
+    fn next_batch(self: &Arc<Self>, place: &Place<K>) -> Option<Batch<K>> {
         let mut state = self.state();
         if let Some(lane) = place.own(&mut state) {
             lane.taken = Some(Instant::now());
         }
-        let mut batch = Vec::with_capacity(state.waiting.len().min(self.max_batch));
-        while batch.len() < self.max_batch {
+        let most = state.waiting.len().min(self.max_batch);
+        let (mut calls, mut callers) = (Vec::with_capacity(most), Vec::with_capacity(most));
+        let mut number = None;
+        while calls.len() < self.max_batch {
             let Some(waiting) = state.waiting.pop_front() else {
                 break;
             };
             // Who has gone away is left out.
             if !waiting.caller.answer.is_closed() {
-                batch.push(waiting);
+                number.get_or_insert(waiting.number);
+                calls.push(waiting.call);
+                callers.push(waiting.caller);
             }
         }
-        batch
+        let deadline = callers.iter().map(|caller| caller.deadline).max()?;
+        let number = number?;
+        state.under_way.push((number, callers));
+        let lanes = Arc::clone(self);
+        Some(Batch {
+            calls,
+            callers: UnderWay { lanes, number },
+            deadline,
+        })
     }
 
     /// Takes those out of the queue who wait no longer.
@@ -114,18 +131,41 @@ impl<K: Kind> Lanes<K> {
     }
 }
 
-/// The result of the work, unless everybody who waits for it has gone away.
-async fn unless_forsaken<K: Kind, T>(
-    callers: &[Caller<K>],
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    let mut work = pin!(work);
-    loop {
-        match timeout(PATIENCE, work.as_mut()).await {
-            Ok(result) => return Some(result),
-            Err(_) if callers.iter().all(|caller| caller.answer.is_closed()) => return None,
-            Err(_) => {}
+impl<K: Kind> UnderWay<K> {
+    /// The result of the work, unless everybody who waits for it has gone away.
+    async fn unless_forsaken<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        loop {
+            match timeout(PATIENCE, work.as_mut()).await {
+                Ok(result) => return Some(result),
+                Err(_) if self.is_forsaken() => return None,
+                Err(_) => {}
+            }
         }
+    }
+
+    fn is_forsaken(&self) -> bool {
+        let state = self.lanes.state();
+        let own = state.under_way.iter().find(|own| own.0 == self.number);
+        own.is_none_or(|own| own.1.iter().all(|caller| caller.answer.is_closed()))
+    }
+
+    /// Takes them back from the lanes.
+    fn end(self) -> Vec<Caller<K>> {
+        self.take()
+    }
+
+    fn take(&self) -> Vec<Caller<K>> {
+        let mut state = self.lanes.state();
+        let place = (state.under_way.iter()).position(|own| own.0 == self.number);
+        place.map_or_else(Vec::new, |place| state.under_way.swap_remove(place).1)
+    }
+}
+
+impl<K: Kind> Drop for UnderWay<K> {
+    fn drop(&mut self) {
+        // Without the lock: whoever is told may be polled at once.
+        drop(self.take());
     }
 }
 
