@@ -1,5 +1,6 @@
 //! Measures motorpool beside what a service would use instead. See benches/README.md.
 
+mod awake;
 mod check;
 mod child;
 mod database;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
+use crate::awake::Awake;
 use crate::database::Database;
 use crate::op::Op;
 use crate::peer::Competitor;
@@ -56,6 +58,10 @@ pub struct Arguments {
     /// Let the server write through to the disk at each commit.
     #[arg(long)]
     fsync: bool,
+    /// Let no core go idle, by a loop of the lowest priority on each (Linux). For one task: without
+    /// it the time to wake a core up is a part of every figure.
+    #[arg(long)]
+    awake: bool,
     /// Where the tables and the plot go.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/out"))]
     out: PathBuf,
@@ -69,6 +75,9 @@ enum Hidden {
     /// One competitor, asked by the process that measures.
     #[command(hide = true)]
     Contend { name: String },
+    /// A loop that keeps a core awake.
+    #[command(hide = true)]
+    Spin,
 }
 
 impl Arguments {
@@ -90,8 +99,10 @@ impl Arguments {
 
 fn main() -> Result<()> {
     let mut arguments = Arguments::parse();
-    if let Some(Hidden::Contend { name }) = &arguments.command {
-        return child::contend(name);
+    match &arguments.command {
+        Some(Hidden::Contend { name }) => return child::contend(name),
+        Some(Hidden::Spin) => return awake::spin(),
+        None => {}
     }
     arguments.tasks.sort_unstable();
     arguments.tasks.dedup();
@@ -110,7 +121,9 @@ fn main() -> Result<()> {
 async fn measure(arguments: &Arguments) -> Result<()> {
     eprintln!("starting a server and seeding it");
     let database = Database::start(arguments.fsync).await?;
+    let awake = arguments.awake.then(Awake::keep).transpose()?;
     let results = rounds::run(arguments, &database).await?;
+    drop(awake);
     let run = Run {
         stalled: results.stalled()?,
         results: &results,
@@ -118,6 +131,7 @@ async fn measure(arguments: &Arguments) -> Result<()> {
         tasks: &arguments.tasks,
         seconds: arguments.seconds,
         fsync: arguments.fsync,
+        awake: arguments.awake,
         server: database.version().await?,
     };
     let (tables, plot) = (run.markdown(), plot::svg(&run)?);

@@ -19,6 +19,8 @@ pub struct Run<'a> {
     pub tasks: &'a [usize],
     pub seconds: f64,
     pub fsync: bool,
+    /// No core went idle.
+    pub awake: bool,
     /// How many turns saw no call end.
     pub stalled: usize,
     pub server: String,
@@ -81,8 +83,9 @@ impl Run<'_> {
             .filter_map(|name| Some(format!("{name} {}", version(name)?)))
             .collect();
         let fsync = if self.fsync { "on" } else { "off" };
+        let awake = if self.awake { ", no core idle" } else { "" };
         format!(
-            "Run on {date}: {cores} cores for client and server together, {}, fsync {fsync}; \
+            "Run on {date}: {cores} cores for client and server together, {}, fsync {fsync}{awake}; \
              {rounds} rounds, turns of {} s, {} of them without the end of a call; {}.\n",
             self.server,
             self.seconds,
