@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use motorpool::{Error, PgStore, UnavailableReason, User, UserId};
-use queue::{Queue, begun, builder, get, name, register};
+use queue::{Queue, begun, builder, get, name, register, until};
 use support::{Database, with_database};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle};
 use tokio::time::timeout;
 use watch::Watch;
 
@@ -35,6 +35,13 @@ async fn busy(database: &Database) -> (PgStore, Queue<Option<User>>) {
     let store = builder.build().await.unwrap();
     let queue = Queue::form(&store, 1, 0, |_| get(&store, UserId::new(1))).await;
     (store, queue)
+}
+
+/// Everything on this thread's runtime, whoever looks after those who wait among them.
+async fn all_have_begun() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn ends_in_time(call: queue::Call<Option<User>>) {
@@ -54,6 +61,7 @@ async fn a_runtime_that_is_blocked_holds_up_nobody_on_another() {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let call = begun(get(&other, UserId::new(1)));
+                all_have_begun().await;
                 waits.send(()).unwrap();
                 // Neither this call nor anything else on this runtime gets on.
                 blocked.recv().unwrap();
@@ -70,6 +78,72 @@ async fn a_runtime_that_is_blocked_holds_up_nobody_on_another() {
     .await;
 }
 
+/// Whoever is the first to wait sends for somebody who looks after the others, on its own thread.
+#[tokio::test]
+async fn a_thread_that_is_blocked_holds_up_nobody_on_another_one_of_its_runtime() {
+    with_database(async |database| {
+        let (store, queue) = busy(&database).await;
+        let runtime = (Builder::new_multi_thread().worker_threads(2).enable_all())
+            .build()
+            .unwrap();
+        let (waits, has_waited) = tokio::sync::oneshot::channel();
+        let (go_on, blocked) = mpsc::channel::<()>();
+        let other = store.clone();
+        let first = runtime.spawn(async move {
+            let call = begun(get(&other, UserId::new(1)));
+            waits.send(()).unwrap();
+            blocked.recv().unwrap();
+            ends_in_time(call).await;
+        });
+        has_waited.await.unwrap();
+        let other = store.clone();
+        let second = runtime.spawn(async move { ends_in_time(get(&other, UserId::new(1))).await });
+        second.await.unwrap();
+        go_on.send(()).unwrap();
+        first.await.unwrap();
+        runtime.shutdown_background();
+        drop(queue);
+    })
+    .await;
+}
+
+/// Those who are looked after by a runtime that gets on no more are freed by whoever comes next.
+#[tokio::test]
+async fn a_runtime_that_stops_holds_up_its_own_callers_no_longer_than_nobody_comes() {
+    with_database(async |database| {
+        let (store, queue) = busy(&database).await;
+        let (runs, is_running) = tokio::sync::oneshot::channel();
+        let (go_on, blocked) = mpsc::channel::<()>();
+        let other = store.clone();
+        let thread = thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let call = begun(get(&other, UserId::new(1)));
+                all_have_begun().await;
+                runs.send(Handle::current()).unwrap();
+                blocked.recv().unwrap();
+                ends_in_time(call).await;
+            });
+        });
+        let handle = is_running.await.unwrap();
+        let begin = || {
+            let _inside = handle.enter();
+            begun(get(&store, UserId::new(1)))
+        };
+        let moved = tokio::spawn(ends_in_time(begin()));
+        until(|| {
+            drop(begin());
+            moved.is_finished()
+        })
+        .await;
+        moved.await.unwrap();
+        go_on.send(()).unwrap();
+        thread.join().unwrap();
+        drop(queue);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_call_that_is_moved_outlives_the_runtime_that_it_began_on() {
     with_database(async |database| {
@@ -77,13 +151,19 @@ async fn a_call_that_is_moved_outlives_the_runtime_that_it_began_on() {
         let runtime = (Builder::new_multi_thread().worker_threads(1).enable_all())
             .build()
             .unwrap();
-        let moved = {
+        let begin = || {
             let _inside = runtime.enter();
             begun(get(&store, UserId::new(1)))
         };
-        let ends = tokio::spawn(ends_in_time(moved));
+        // The first one sends for somebody who looks after the others, and has begun to when what
+        // comes behind is done.
+        let first = begin();
+        runtime.spawn(async {}).await.unwrap();
+        let moved = tokio::spawn(ends_in_time(begin()));
         runtime.shutdown_background();
-        ends.await.unwrap();
+        moved.await.unwrap();
+        // A timer of its own has ended with the runtime.
+        drop(first);
         // And those who come later are looked after here.
         ends_in_time(get(&store, UserId::new(1))).await;
         drop(queue);

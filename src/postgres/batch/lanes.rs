@@ -5,12 +5,11 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Id;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use super::place::Place;
-use super::watch::Care;
+use super::watch::{Care, Watcher};
 use super::{Kind, PATIENCE, Sent};
 use crate::error::{Error, Result, UnavailableReason};
 use crate::postgres::deadline::{Deadline, after};
@@ -32,8 +31,10 @@ pub(super) struct State<K: Kind> {
     pub(super) waiting: VecDeque<Waiting<K>>,
     /// Those whose calls are under way together, with the number of the first of them.
     pub(super) under_way: Vec<(u64, Vec<Caller<K>>)>,
-    /// The runtime on which those who wait are looked after.
-    pub(super) watched: Option<Id>,
+    /// Who looks after those who wait.
+    pub(super) watcher: Option<Watcher>,
+    /// The number of the last one who did.
+    pub(super) watches: u64,
     /// The number of the next one who waits.
     next: u64,
 }
@@ -106,7 +107,8 @@ impl<K: Kind> Lanes<K> {
                 lanes: vec![free; lanes],
                 waiting: VecDeque::new(),
                 under_way: Vec::new(),
-                watched: None,
+                watcher: None,
+                watches: 0,
                 next: 0,
             }),
             max_batch,
@@ -160,14 +162,15 @@ impl<K: Kind> Lanes<K> {
         if let Some((lane, times)) = state.take_lane(|lane| lane.taken.is_none()) {
             return Ok(self.place(lane, times));
         }
+        let call = call();
         let (sender, word) = oneshot::channel();
         let care = Care::of(self, &mut state, deadline);
-        let watched = !care.is_own();
+        let watched = care.is_taken();
         let number = state.next;
         state.next += 1;
         state.waiting.push_back(Waiting {
             number,
-            call: call(),
+            call,
             caller: Caller {
                 deadline,
                 answer: sender,
@@ -175,7 +178,7 @@ impl<K: Kind> Lanes<K> {
             },
         });
         drop(state);
-        care.begin(self);
+        care.take(self);
         Err(Queued {
             number,
             word,

@@ -13,8 +13,8 @@
 //!   goes alone. Its errors, its limits and its end are its own.
 //! - Whoever goes away is left out of a batch that has not been sent. One that nobody waits for
 //!   any more is cancelled.
-//! - Should all lanes be stuck (behind a lock, say), a call that has waited for [`PATIENCE`] opens
-//!   another one.
+//! - Should all lanes be stuck (behind a lock, say), a call that has waited for [`PATIENCE`], or
+//!   half as long again, opens another one.
 //!
 //! A lane holds no connection: each statement takes one from the pool and gives it back.
 

@@ -1,6 +1,7 @@
 //! Running batches on a lane, and handing out what comes of them.
 
 use std::future::Future;
+use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,7 +39,7 @@ pub(super) async fn run<K: Kind>(place: Place<K>) {
                 continue;
             }
         };
-        let Some(batch) = lanes.next_batch(&place) else {
+        let Some(mut batch) = lanes.next_batch(&place) else {
             continue;
         };
         let together = Together {
@@ -52,7 +53,7 @@ pub(super) async fn run<K: Kind>(place: Place<K>) {
         if let Some(answers) = batch.callers.unless_forsaken(work).await {
             let answers = answers.map_err(|error| lanes.shared.timed_out(error, together.sent));
             drop(lease);
-            hand_out(batch.callers.end(), answers, together);
+            hand_out(batch.callers.take(), answers, together);
         }
     }
 }
@@ -70,6 +71,7 @@ struct Batch<K: Kind> {
 struct UnderWay<K: Kind> {
     lanes: Arc<Lanes<K>>,
     number: u64,
+    taken: bool,
 }
 
 impl<K: Kind> Lanes<K> {
@@ -93,13 +95,17 @@ impl<K: Kind> Lanes<K> {
                 callers.push(waiting.caller);
             }
         }
-        let deadline = callers.iter().map(|caller| caller.deadline).max()?;
-        let number = number?;
+        let latest = callers.iter().map(|caller| caller.deadline).max();
+        let (number, deadline) = number.zip(latest)?;
         state.under_way.push((number, callers));
         let lanes = Arc::clone(self);
         Some(Batch {
             calls,
-            callers: UnderWay { lanes, number },
+            callers: UnderWay {
+                lanes,
+                number,
+                taken: false,
+            },
             deadline,
         })
     }
@@ -150,12 +156,11 @@ impl<K: Kind> UnderWay<K> {
         own.is_none_or(|own| own.1.iter().all(|caller| caller.answer.is_closed()))
     }
 
-    /// Takes them back from the lanes.
-    fn end(self) -> Vec<Caller<K>> {
-        self.take()
-    }
-
-    fn take(&self) -> Vec<Caller<K>> {
+    /// Takes them back from the lanes, in the order of their calls.
+    fn take(&mut self) -> Vec<Caller<K>> {
+        if mem::replace(&mut self.taken, true) {
+            return Vec::new();
+        }
         let mut state = self.lanes.state();
         let place = (state.under_way.iter()).position(|own| own.0 == self.number);
         place.map_or_else(Vec::new, |place| state.under_way.swap_remove(place).1)

@@ -1,17 +1,19 @@
 //! One timer for all who wait.
 //!
 //! A timer for each of them, set and cleared under a lock that all threads of the runtime share,
-//! cost an eighth of a look-up. So those who wait set none: a task looks after them, and tells
-//! whoever has waited for [`PATIENCE`] to look after themselves from then on.
+//! cost up to an eighth of a look-up. So those who wait set none: a task looks after them, and
+//! tells whoever has waited for [`PATIENCE`] to look after themselves from then on.
 //!
-//! It looks after those on its own runtime only. Whoever waits on another one, which goes on should
-//! this one be blocked, has a timer from the beginning; so has a call that is to end soon.
+//! It has to be as sure as a timer. So it looks after those on its own runtime only, from when it
+//! has been polled on: until then it may lie behind a task that blocks its thread. Whoever finds
+//! that it has not looked for long leaves all to themselves. A call that is to end soon has a timer
+//! from the beginning.
 
 use std::mem;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -19,107 +21,163 @@ use super::lanes::{Caller, Lanes, State, Word};
 use super::{Kind, PATIENCE};
 use crate::postgres::deadline::{Deadline, after};
 
-/// What a call that begins to wait has to do about it.
-pub(super) enum Care {
-    /// Nothing: it is looked after.
-    Taken,
-    /// Nothing, once this has begun to look after those on this runtime.
-    Begin(Handle),
-    /// To look after itself.
-    Own,
+/// How often it looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Who has less time looks after itself: the next look but one could be too late. Whoever has not
+/// looked for so long is not to be relied on.
+const LONG: Duration = PATIENCE.saturating_mul(2);
+
+/// How often it looks for nothing before it ends. While calls come all the time there is nearly
+/// always somebody who waits.
+const IDLE_LOOKS: u32 = 4;
+
+/// Who looks after those who wait.
+pub(super) struct Watcher {
+    number: u64,
+    runtime: Id,
+    /// When it last did. `None`: it has not begun.
+    looked: Option<Instant>,
 }
 
-impl Care {
+/// What a call that begins to wait has to do about it.
+pub(super) enum Care<K: Kind> {
+    /// Nothing: it is looked after.
+    Taken,
+    /// To look after itself.
+    Own,
+    /// The same, and to send for somebody who looks after others.
+    Send(Handle, u64),
+    /// The same, and to tell these to do likewise.
+    Tell(Vec<Left<K>>),
+}
+
+/// One who is told to look after itself.
+pub(super) type Left<K> = (oneshot::Sender<Word<K>>, Word<K>);
+
+impl<K: Kind> Care<K> {
     /// Who looks after a call from now on.
-    pub(super) fn of<K: Kind>(lanes: &Lanes<K>, state: &mut State<K>, deadline: Deadline) -> Care {
-        if lanes.limit(deadline) < after(deadline.start(), 2 * PATIENCE) {
-            return Care::Own;
-        }
+    pub(super) fn of(lanes: &Lanes<K>, state: &mut State<K>, deadline: Deadline) -> Care<K> {
+        let now = Instant::now();
         let Ok(runtime) = Handle::try_current() else {
             return Care::Own;
         };
-        match state.watched {
-            Some(id) if id == runtime.id() => Care::Taken,
-            Some(_) => Care::Own,
+        match &state.watcher {
             None => {
-                state.watched = Some(runtime.id());
-                Care::Begin(runtime)
+                state.watches += 1;
+                state.watcher = Some(Watcher {
+                    number: state.watches,
+                    runtime: runtime.id(),
+                    looked: None,
+                });
+                Care::Send(runtime, state.watches)
             }
+            Some(watcher) => match watcher.looked {
+                Some(looked) if after(looked, LONG) < now => {
+                    state.watcher = None;
+                    Care::Tell(state.leave(|_| true))
+                }
+                Some(_)
+                    if watcher.runtime == runtime.id()
+                        && after(now, LONG) < lanes.limit(deadline) =>
+                {
+                    Care::Taken
+                }
+                _ => Care::Own,
+            },
         }
     }
 
-    pub(super) fn is_own(&self) -> bool {
-        matches!(self, Care::Own)
+    pub(super) fn is_taken(&self) -> bool {
+        matches!(self, Care::Taken)
     }
 
-    /// Without the lock: a runtime at its end drops the task at once, which takes it.
-    pub(super) fn begin<K: Kind>(self, lanes: &Arc<Lanes<K>>) {
-        if let Care::Begin(runtime) = self {
-            let lanes = Arc::downgrade(lanes);
-            runtime.spawn(watch(Watch { lanes, over: false }));
+    /// Without the lock: a task that is dropped at once takes it, and so may one that is woken up.
+    pub(super) fn take(self, lanes: &Arc<Lanes<K>>) {
+        match self {
+            Care::Taken | Care::Own => {}
+            Care::Send(runtime, number) => {
+                let lanes = Arc::downgrade(lanes);
+                runtime.spawn(watch(Watch { lanes, number }));
+            }
+            Care::Tell(left) => tell(left),
         }
     }
 }
 
-async fn watch<K: Kind>(mut watch: Watch<K>) {
-    while !watch.over {
-        sleep(PATIENCE / 2).await;
-        watch.look();
+/// Who has gone away does not hear it; then the way of its answer goes with it.
+fn tell<K: Kind>(left: Vec<Left<K>>) {
+    for (caller, word) in left {
+        let _ = caller.send(word);
     }
 }
 
-/// Looks after those who wait. Dropped before it is over, with its runtime, it leaves them to
-/// themselves.
+async fn watch<K: Kind>(watch: Watch<K>) {
+    let mut idle = 0;
+    while let Some(others) = watch.look(idle == IDLE_LOOKS) {
+        idle = match others {
+            0 => idle + 1,
+            _ => 0,
+        };
+        sleep(PAUSE).await;
+    }
+}
+
+/// Looks after those who wait. Dropped with its runtime, it leaves them to themselves.
 struct Watch<K: Kind> {
     /// Not longer than there is somebody who could wait.
     lanes: Weak<Lanes<K>>,
-    over: bool,
+    number: u64,
 }
 
 impl<K: Kind> Watch<K> {
-    /// Leaves those to themselves who have waited for long. It is over when there is nobody else.
-    fn look(&mut self) {
-        let Some(lanes) = self.lanes.upgrade() else {
-            self.over = true;
-            return;
-        };
+    /// Leaves those to themselves who have waited for long, and says how many others it looks
+    /// after. `None`: it is over, as it is after a `last` look that finds none.
+    fn look(&self, last: bool) -> Option<usize> {
+        let lanes = self.lanes.upgrade()?;
         let mut state = lanes.state();
         let now = Instant::now();
-        let mut others = false;
-        for caller in state.callers().filter(|caller| caller.watched) {
-            match after(caller.deadline.start(), PATIENCE) <= now {
-                true => caller.leave(),
-                false => others = true,
-            }
+        let watcher = state.watcher.as_mut();
+        watcher.filter(|one| one.number == self.number)?.looked = Some(now);
+        let left = state.leave(|caller| after(caller.deadline.start(), PATIENCE) <= now);
+        let others = state.callers().filter(|caller| caller.watched).count();
+        let over = last && others == 0;
+        if over {
+            state.watcher = None;
         }
-        if !others {
-            state.watched = None;
-            self.over = true;
-        }
+        drop(state);
+        tell(left);
+        (!over).then_some(others)
     }
 }
 
 impl<K: Kind> Drop for Watch<K> {
     fn drop(&mut self) {
-        if self.over {
+        let Some(lanes) = self.lanes.upgrade() else {
             return;
-        }
-        if let Some(lanes) = self.lanes.upgrade() {
-            let mut state = lanes.state();
-            state.watched = None;
-            for caller in state.callers().filter(|caller| caller.watched) {
-                caller.leave();
-            }
+        };
+        let mut state = lanes.state();
+        if (state.watcher.as_ref()).is_some_and(|one| one.number == self.number) {
+            state.watcher = None;
+            let left = state.leave(|_| true);
+            drop(state);
+            tell(left);
         }
     }
 }
 
-impl<K: Kind> Caller<K> {
-    /// Tells it to look after itself, and where it hears the answer.
-    fn leave(&mut self) {
-        let (answer, later) = oneshot::channel();
-        self.watched = false;
-        // One who has gone away does not hear it.
-        let _ = mem::replace(&mut self.answer, answer).send(Word::Later(later));
+impl<K: Kind> State<K> {
+    /// Leaves those to themselves of whom this holds. They are to be told at once, but without the
+    /// lock.
+    fn leave(&mut self, whom: impl Fn(&Caller<K>) -> bool) -> Vec<Left<K>> {
+        let whom = |caller: &&mut Caller<K>| caller.watched && whom(caller);
+        let leave = |caller: &mut Caller<K>| {
+            caller.watched = false;
+            // Where the answer will come.
+            let (answer, later) = oneshot::channel();
+            let told = mem::replace(&mut caller.answer, answer);
+            (told, Word::Later(later))
+        };
+        self.callers().filter(whom).map(leave).collect()
     }
 }
