@@ -178,7 +178,7 @@ impl<K: Kind> Lanes<K> {
             },
         });
         drop(state);
-        care.take(self);
+        care.arrange(self);
         Err(Queued {
             number,
             word,
@@ -285,7 +285,10 @@ impl<K: Kind> Lanes<K> {
             return Look::Sent;
         };
         if leaving {
-            drop(state.waiting.remove(index));
+            let left = state.waiting.remove(index);
+            // Without the lock: that may wake somebody up.
+            drop(state);
+            drop(left);
             return Look::Waits;
         }
         if crowded {
@@ -294,7 +297,9 @@ impl<K: Kind> Lanes<K> {
         let stuck = |lane: &Lane| lane.taken.is_none_or(|taken| taken.elapsed() >= PATIENCE);
         match state.take_lane(stuck) {
             Some((lane, times)) => {
-                drop(state.waiting.remove(index));
+                let left = state.waiting.remove(index);
+                drop(state);
+                drop(left);
                 Look::Stuck(self.place(lane, times))
             }
             None => Look::Waits,

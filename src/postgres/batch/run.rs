@@ -1,5 +1,6 @@
 //! Running batches on a lane, and handing out what comes of them.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::mem;
 use std::pin::pin;
@@ -77,6 +78,8 @@ struct UnderWay<K: Kind> {
 impl<K: Kind> Lanes<K> {
     /// Takes out of the queue what may go together now.
     fn next_batch(self: &Arc<Self>, place: &Place<K>) -> Option<Batch<K>> {
+        // Before the lock, so that it is dropped after that.
+        let mut gone = Vec::new();
         let mut state = self.state();
         if let Some(lane) = place.own(&mut state) {
             lane.taken = Some(Instant::now());
@@ -89,11 +92,13 @@ impl<K: Kind> Lanes<K> {
                 break;
             };
             // Who has gone away is left out.
-            if !waiting.caller.answer.is_closed() {
-                number.get_or_insert(waiting.number);
-                calls.push(waiting.call);
-                callers.push(waiting.caller);
+            if waiting.caller.answer.is_closed() {
+                gone.push(waiting);
+                continue;
             }
+            number.get_or_insert(waiting.number);
+            calls.push(waiting.call);
+            callers.push(waiting.caller);
         }
         let latest = callers.iter().map(|caller| caller.deadline).max();
         let (number, deadline) = number.zip(latest)?;
@@ -113,7 +118,12 @@ impl<K: Kind> Lanes<K> {
     /// Takes those out of the queue who wait no longer.
     fn forget_gone(&self) {
         let mut state = self.state();
-        (state.waiting).retain(|waiting| !waiting.caller.answer.is_closed());
+        let all = mem::take(&mut state.waiting);
+        let (gone, left): (VecDeque<_>, VecDeque<_>) =
+            (all.into_iter()).partition(|waiting| waiting.caller.answer.is_closed());
+        state.waiting = left;
+        drop(state);
+        drop(gone);
     }
 
     /// Until when those who wait have time, if there is more to do on this lane. It is freed if
@@ -130,7 +140,7 @@ impl<K: Kind> Lanes<K> {
 
     /// Tells everybody who waits why there is no connection.
     fn refuse(&self, error: &Error) {
-        let waiting = std::mem::take(&mut self.state().waiting);
+        let waiting = mem::take(&mut self.state().waiting);
         for waiting in waiting {
             waiting.caller.tell(Answer::Done(Err(repeat(error)), None));
         }

@@ -7,7 +7,7 @@
 //! It has to be as sure as a timer. So it looks after those on its own runtime only, from when it
 //! has been polled on: until then it may lie behind a task that blocks its thread. Whoever finds
 //! that it has not looked for long leaves all to themselves. A call that is to end soon has a timer
-//! from the beginning.
+//! from the beginning, and so has one on another runtime than the first.
 
 use std::mem;
 use std::sync::{Arc, Weak};
@@ -24,9 +24,11 @@ use crate::postgres::deadline::{Deadline, after};
 /// How often it looks.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Who has less time looks after itself: the next look but one could be too late. Whoever has not
-/// looked for so long is not to be relied on.
-const LONG: Duration = PATIENCE.saturating_mul(2);
+/// Who has less time than this looks after itself: the next look but one could be too late.
+const SHORT_OF_TIME: Duration = PATIENCE.saturating_mul(2);
+
+/// A watcher that has not looked for so long is not to be relied on.
+const STALLED: Duration = PATIENCE.saturating_mul(2);
 
 /// How often it looks for nothing before it ends. While calls come all the time there is nearly
 /// always somebody who waits.
@@ -36,8 +38,10 @@ const IDLE_LOOKS: u32 = 4;
 pub(super) struct Watcher {
     number: u64,
     runtime: Id,
-    /// When it last did. `None`: it has not begun.
-    looked: Option<Instant>,
+    /// Whether it has looked for a first time.
+    begun: bool,
+    /// When it last did, or was sent for.
+    seen: Instant,
 }
 
 /// What a call that begins to wait has to do about it.
@@ -62,29 +66,25 @@ impl<K: Kind> Care<K> {
         let Ok(runtime) = Handle::try_current() else {
             return Care::Own;
         };
-        match &state.watcher {
-            None => {
-                state.watches += 1;
-                state.watcher = Some(Watcher {
-                    number: state.watches,
-                    runtime: runtime.id(),
-                    looked: None,
-                });
-                Care::Send(runtime, state.watches)
-            }
-            Some(watcher) => match watcher.looked {
-                Some(looked) if after(looked, LONG) < now => {
-                    state.watcher = None;
-                    Care::Tell(state.leave(|_| true))
-                }
-                Some(_)
-                    if watcher.runtime == runtime.id()
-                        && after(now, LONG) < lanes.limit(deadline) =>
-                {
-                    Care::Taken
-                }
-                _ => Care::Own,
-            },
+        let watcher = state.watcher.as_ref();
+        if watcher.is_some_and(|watcher| after(watcher.seen, STALLED) < now) {
+            state.watcher = None;
+            return Care::Tell(state.leave(|_| true));
+        }
+        let Some(watcher) = watcher else {
+            state.watches += 1;
+            state.watcher = Some(Watcher {
+                number: state.watches,
+                runtime: runtime.id(),
+                begun: false,
+                seen: now,
+            });
+            return Care::Send(runtime, state.watches);
+        };
+        let here = watcher.begun && watcher.runtime == runtime.id();
+        match here && after(now, SHORT_OF_TIME) < lanes.limit(deadline) {
+            true => Care::Taken,
+            false => Care::Own,
         }
     }
 
@@ -92,8 +92,9 @@ impl<K: Kind> Care<K> {
         matches!(self, Care::Taken)
     }
 
-    /// Without the lock: a task that is dropped at once takes it, and so may one that is woken up.
-    pub(super) fn take(self, lanes: &Arc<Lanes<K>>) {
+    /// Does it. Without the lock, which a task takes that is dropped at once, and which a waker of
+    /// somebody else's may take.
+    pub(super) fn arrange(self, lanes: &Arc<Lanes<K>>) {
         match self {
             Care::Taken | Care::Own => {}
             Care::Send(runtime, number) => {
@@ -137,8 +138,10 @@ impl<K: Kind> Watch<K> {
         let lanes = self.lanes.upgrade()?;
         let mut state = lanes.state();
         let now = Instant::now();
+        // Somebody else may have taken its place.
         let watcher = state.watcher.as_mut();
-        watcher.filter(|one| one.number == self.number)?.looked = Some(now);
+        let watcher = watcher.filter(|one| one.number == self.number)?;
+        (watcher.begun, watcher.seen) = (true, now);
         let left = state.leave(|caller| after(caller.deadline.start(), PATIENCE) <= now);
         let others = state.callers().filter(|caller| caller.watched).count();
         let over = last && others == 0;
@@ -168,9 +171,10 @@ impl<K: Kind> Drop for Watch<K> {
 
 impl<K: Kind> State<K> {
     /// Leaves those to themselves of whom this holds. They are to be told at once, but without the
-    /// lock.
+    /// lock; one who goes away in between seems to be there until then. Who has gone stays so.
     fn leave(&mut self, whom: impl Fn(&Caller<K>) -> bool) -> Vec<Left<K>> {
-        let whom = |caller: &&mut Caller<K>| caller.watched && whom(caller);
+        let whom =
+            |caller: &&mut Caller<K>| caller.watched && !caller.answer.is_closed() && whom(caller);
         let leave = |caller: &mut Caller<K>| {
             caller.watched = false;
             // Where the answer will come.
