@@ -50,29 +50,50 @@ async fn ends_in_time(call: queue::Call<Option<User>>) {
     assert!(missed, "{answer:?}");
 }
 
-#[tokio::test]
-async fn a_runtime_that_is_blocked_holds_up_nobody_on_another() {
-    with_database(async |database| {
-        let (store, queue) = busy(&database).await;
-        let (waits, has_waited) = tokio::sync::oneshot::channel();
-        let (go_on, blocked) = mpsc::channel::<()>();
-        let other = store.clone();
+/// A runtime on which a call has begun to wait, and somebody to look after the others there, and
+/// that gets on no more.
+struct Blocked {
+    runtime: Handle,
+    go_on: mpsc::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Blocked {
+    async fn new(store: &PgStore) -> Blocked {
+        let store = store.clone();
+        let (runs, is_running) = tokio::sync::oneshot::channel();
+        let (go_on, blocked) = mpsc::channel();
         let thread = thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let call = begun(get(&other, UserId::new(1)));
+                let call = begun(get(&store, UserId::new(1)));
                 all_have_begun().await;
-                waits.send(()).unwrap();
-                // Neither this call nor anything else on this runtime gets on.
+                runs.send(Handle::current()).unwrap();
                 blocked.recv().unwrap();
                 ends_in_time(call).await;
             });
         });
-        has_waited.await.unwrap();
+        Blocked {
+            runtime: is_running.await.unwrap(),
+            go_on,
+            thread,
+        }
+    }
+
+    fn go_on(self) {
+        self.go_on.send(()).unwrap();
+        self.thread.join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_runtime_that_is_blocked_holds_up_nobody_on_another() {
+    with_database(async |database| {
+        let (store, queue) = busy(&database).await;
+        let blocked = Blocked::new(&store).await;
         assert_eq!(store.status().waiting, 2, "the lane and the call");
         ends_in_time(get(&store, UserId::new(1))).await;
-        go_on.send(()).unwrap();
-        thread.join().unwrap();
+        blocked.go_on();
         drop(queue);
     })
     .await;
@@ -112,22 +133,9 @@ async fn a_thread_that_is_blocked_holds_up_nobody_on_another_one_of_its_runtime(
 async fn a_runtime_that_stops_holds_up_its_own_callers_no_longer_than_nobody_comes() {
     with_database(async |database| {
         let (store, queue) = busy(&database).await;
-        let (runs, is_running) = tokio::sync::oneshot::channel();
-        let (go_on, blocked) = mpsc::channel::<()>();
-        let other = store.clone();
-        let thread = thread::spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let call = begun(get(&other, UserId::new(1)));
-                all_have_begun().await;
-                runs.send(Handle::current()).unwrap();
-                blocked.recv().unwrap();
-                ends_in_time(call).await;
-            });
-        });
-        let handle = is_running.await.unwrap();
+        let blocked = Blocked::new(&store).await;
         let begin = || {
-            let _inside = handle.enter();
+            let _inside = blocked.runtime.enter();
             begun(get(&store, UserId::new(1)))
         };
         let moved = tokio::spawn(ends_in_time(begin()));
@@ -137,8 +145,7 @@ async fn a_runtime_that_stops_holds_up_its_own_callers_no_longer_than_nobody_com
         })
         .await;
         moved.await.unwrap();
-        go_on.send(()).unwrap();
-        thread.join().unwrap();
+        blocked.go_on();
         drop(queue);
     })
     .await;
