@@ -6,10 +6,13 @@
     reason = "these are tests"
 )]
 
-mod support;
+#[path = "support/cluster.rs"]
+mod cluster;
 
+use cluster::server::{Options, Server};
+use cluster::{Cluster, Setup};
 use motorpool::{CommitOutcome, CommitToken, PgStore};
-use support::server::{Options, Server};
+
 use tokio_postgres::{Client, NoTls};
 
 const TOKEN: &str = "SELECT pg_current_xact_id()::text::bigint, \
@@ -116,5 +119,49 @@ async fn a_token_that_is_none_of_this_servers_is_unknown() {
     let server = server();
     let mut token = begin(&client(&server).await).await;
     token = CommitToken::new(token.transaction() + 1_000_000, token.era());
+    assert_eq!(outcome(&server, &token).await, CommitOutcome::Unknown);
+}
+
+/// A standby has statistics of its own, from when it was made: that is no crash.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_committed_before_a_failover_is_not_taken_for_lost() {
+    for timestamps in ["on", "off"] {
+        let cluster = Cluster::set_up(Setup {
+            standbys: 1,
+            synchronous: Some("remote_apply"),
+            fsync: false,
+            settings: vec![("track_commit_timestamp".into(), timestamps.into())],
+        })
+        .await;
+        let [old, new] = [0, 1].map(|number| cluster.node(number));
+        let before = old.client().await;
+        let committed = begin(&before).await;
+        let stored = "CREATE TABLE kept AS SELECT 1 AS id; COMMIT";
+        before.batch_execute(stored).await.unwrap();
+        old.kill9();
+        new.promote().await;
+        let kept = new.client().await.query("SELECT FROM kept", &[]).await;
+        assert_eq!(kept.unwrap().len(), 1);
+        let store = PgStore::connect(&new.url()).await.unwrap();
+        let checkpoint = "CHECKPOINT";
+        for _ in 0..2 {
+            let outcome = store.commit_outcome(&committed).await.unwrap();
+            assert_eq!(outcome, CommitOutcome::Unknown, "{timestamps}");
+            new.client().await.batch_execute(checkpoint).await.unwrap();
+        }
+    }
+}
+
+/// Statistics can be thrown away without a crash.
+#[tokio::test]
+async fn a_reset_of_the_statistics_is_no_crash() {
+    let server = server();
+    let writer = client(&server).await;
+    let token = begin(&writer).await;
+    let other = client(&server).await;
+    let reset = "SELECT pg_stat_reset_shared('archiver')";
+    other.query(reset, &[]).await.unwrap();
+    assert_eq!(outcome(&server, &token).await, CommitOutcome::Unknown);
+    writer.batch_execute("COMMIT").await.unwrap();
     assert_eq!(outcome(&server, &token).await, CommitOutcome::Unknown);
 }

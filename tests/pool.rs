@@ -18,7 +18,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, T
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use motorpool::{
-    Error, NewUser, PgStore, PgStoreBuilder, PoolStatus, Store, StoreExt, TxOptions,
+    Error, NewUser, PgStore, PgStoreBuilder, PoolStatus, Role, Store, StoreExt, TxOptions,
     UnavailableReason, UserId,
 };
 use support::{Database, with_database};
@@ -356,6 +356,34 @@ async fn a_close_cuts_what_takes_too_long() {
         look.ended().await;
         holder.run("COMMIT").await;
         assert_eq!(look.number("SELECT count(*) FROM users").await, 0);
+    })
+    .await;
+}
+
+/// A statement that its caller gave up is in use until it has ended: it could be stored later.
+#[tokio::test]
+async fn a_close_waits_for_what_was_given_up() {
+    with_database(async |database| {
+        let store = builder(&database, 2).build().await.unwrap();
+        let ada = store.users().register(&new_user("Ada")).await.unwrap();
+        let ada = ada.into_user();
+        let holder = Watch::new(&database).await;
+        holder
+            .run("BEGIN; UPDATE users SET role = 'teacher' WHERE username = 'Ada'")
+            .await;
+        let look = Watch::new(&database).await;
+        let users = store.users();
+        let mut change = Box::pin(users.set_role(ada.id, Role::Student));
+        tokio::select! {
+            answer = &mut change => panic!("{answer:?}"),
+            () = look.waiting(1) => {}
+        }
+        drop(change);
+        assert_eq!(store.close().within(Duration::from_secs(60)).await, 0);
+        assert_eq!(look.busy().await, 0);
+        holder.run("ROLLBACK").await;
+        let role = "SELECT role::text FROM users WHERE username = 'Ada'";
+        assert_eq!(look.texts(role).await, ["employee"]);
     })
     .await;
 }

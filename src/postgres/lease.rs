@@ -203,8 +203,12 @@ impl Lease {
             return era;
         }
         // In a box, because it is rare.
-        let rows = Box::pin(self.query(&ERA, &[])).await;
-        let rows = rows.unwrap_or_default();
+        let rows = match Box::pin(self.query(&ERA, &[])).await {
+            Ok(rows) => rows,
+            // A server that does not tell is not asked again; one that could not answer now is.
+            Err(Error::Database(failure)) if failure.sqlstate() != Some("57014") => Vec::new(),
+            Err(_) => return 0,
+        };
         let era = rows.first().and_then(|row| row.try_get(0).ok());
         let era = era.unwrap_or(0);
         self.note.set_era(era);
@@ -335,7 +339,8 @@ impl Lease {
             }
             Doing::Statement => {
                 self.health.discard(Reason::Cancelled);
-                abandon(Object::take(object), self.health.way(self.mode));
+                let busy = Unquiet::new(&self.health);
+                abandon(Object::take(object), self.health.way(self.mode), busy);
             }
             Doing::Transaction => match Handle::try_current() {
                 Ok(runtime) => {
@@ -357,12 +362,30 @@ impl Lease {
 
 /// [`abandon`] for a connection that leads to the server itself.
 pub(crate) fn abandon_direct(client: ClientWrapper, route: CancelRoute) {
-    abandon(client, Way::Direct(route));
+    abandon(client, Way::Direct(route), ());
+}
+
+/// A connection that has left the pool with a statement on it. It is in use until that has ended, so
+/// that whoever closes the store waits for it.
+struct Unquiet(Arc<Health>);
+
+impl Unquiet {
+    fn new(health: &Arc<Health>) -> Self {
+        health.lend();
+        Unquiet(Arc::clone(health))
+    }
+}
+
+impl Drop for Unquiet {
+    fn drop(&mut self) {
+        self.0.take_back();
+    }
 }
 
 /// Ends a connection whose statement nobody waits for: the statement is cancelled until it has
-/// stopped, then the connection is closed. Its slot in the pool is free already.
-fn abandon(client: ClientWrapper, way: Way) {
+/// stopped, then the connection is closed. Its slot in the pool is free already. `until_then` is
+/// dropped after that.
+fn abandon(client: ClientWrapper, way: Way, until_then: impl Send + 'static) {
     let Ok(runtime) = Handle::try_current() else {
         return;
     };
@@ -378,6 +401,7 @@ fn abandon(client: ClientWrapper, way: Way) {
             }
             pause *= 2;
         }
+        drop(until_then);
     });
 }
 

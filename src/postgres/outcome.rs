@@ -25,11 +25,16 @@ const STATUS: Statement =
 // Whether the number is older than the crash, if the last checkpoint is still the one at the end of
 // recovery: no transaction ran then, so the position that it would be replayed from is its own.
 // The same is true of an orderly stop, but this process of the server has recovered after its
-// start. And whether the commit is older than the crash, if the server notes such times.
+// start: a crash resets all statistics at one moment, somebody who resets them does not. And it is
+// true of a standby that was promoted a moment ago, but that has begun a new timeline since. And
+// whether the commit is older than the crash, if the server notes such times.
 const BEFORE_THE_CRASH: Statement = Statement::read(
     "WITH crash AS (SELECT stats_reset AS at FROM pg_stat_archiver)
     SELECT CASE WHEN redo_lsn = checkpoint_lsn AND crash.at >= pg_postmaster_start_time()
             AND current_setting('wal_level') <> 'minimal'
+            AND crash.at = (SELECT stats_reset FROM pg_stat_bgwriter)
+            AND lpad(to_hex(timeline_id), 8, '0')
+                = lower(left(pg_walfile_name(pg_current_wal_lsn()), 8))
         THEN $1::text::numeric < split_part(next_xid, ':', 1)::numeric * 4294967296
             + split_part(next_xid, ':', 2)::numeric
     END, CASE WHEN current_setting('track_commit_timestamp') = 'on'
@@ -47,9 +52,11 @@ impl PgStore {
     /// millions of them), also through a restart. A crash is another matter: numbers of transactions
     /// that were lost in it are given out again. The answer is right until the server's next
     /// checkpoint after it (`checkpoint_timeout`, 5 minutes by default), and with
-    /// `track_commit_timestamp = on` for longer; later, what may be another transaction's commit is
-    /// [`Unknown`](CommitOutcome::Unknown). Two crashes between the commit and the question cannot
-    /// be told from one, so ask as soon as the server is back.
+    /// `track_commit_timestamp = on` a commit from before the crash is known for longer; what may be
+    /// another transaction's commit is [`Unknown`](CommitOutcome::Unknown), and so is every commit on
+    /// a standby that was promoted after it, and after `pg_stat_reset_shared('archiver')`. Two
+    /// crashes between the commit and the question, or a failover and a crash, cannot be told from
+    /// one crash, so ask as soon as the server is back.
     ///
     /// ```no_run
     /// # async fn example(store: motorpool::PgStore) -> motorpool::Result<()> {
@@ -99,9 +106,13 @@ async fn outcome(executor: &Executor, token: &CommitToken) -> Result<CommitOutco
         Some("aborted") => Ok(CommitOutcome::RolledBack),
         Some("in progress") if same_era => Ok(CommitOutcome::InProgress),
         Some("committed") if same_era => Ok(CommitOutcome::Committed),
-        // No transaction lives through a crash, so another one has the number now.
-        Some("in progress") if era != 0 && token.era() != 0 => Ok(CommitOutcome::RolledBack),
-        Some("committed") => after_a_crash(executor, &number).await,
+        // After a crash another transaction would have the number; but statistics are thrown away at
+        // other times too.
+        Some("committed") => match after_a_crash(executor, &number).await? {
+            // What the era of the token was, nobody knows.
+            CommitOutcome::RolledBack if era == 0 || token.era() == 0 => Ok(CommitOutcome::Unknown),
+            outcome => Ok(outcome),
+        },
         _ => Ok(CommitOutcome::Unknown),
     }
 }
@@ -113,9 +124,11 @@ async fn after_a_crash(executor: &Executor, number: &str) -> Result<CommitOutcom
     };
     let by_number: Option<bool> = row::computed(&row, 0)?;
     let by_time: Option<bool> = row::computed(&row, 1)?;
-    Ok(match by_number.or(by_time) {
-        Some(true) => CommitOutcome::Committed,
-        Some(false) => CommitOutcome::RolledBack,
-        None => CommitOutcome::Unknown,
+    Ok(match (by_number, by_time) {
+        (Some(true), _) | (None, Some(true)) => CommitOutcome::Committed,
+        (Some(false), _) => CommitOutcome::RolledBack,
+        // What is younger than the crash may be another transaction's commit, or ours, on a standby
+        // that was made before it and has been promoted.
+        (None, _) => CommitOutcome::Unknown,
     })
 }
