@@ -209,6 +209,32 @@ const SEEDS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "ALTER TABLE cars SET UNLOGGED",
+        &["table cars: persistence"],
+    ),
+    (
+        "ALTER TABLE users ENABLE ROW LEVEL SECURITY",
+        &["table users: row security"],
+    ),
+    (
+        "CREATE RULE nothing AS ON INSERT TO users DO INSTEAD NOTHING",
+        &["rule users.nothing"],
+    ),
+    (
+        "ALTER TABLE cars DISABLE TRIGGER ALL",
+        &["constraint cars.cars_owner_id_fkey: enforced"],
+    ),
+    (
+        "CREATE TRIGGER same BEFORE UPDATE ON cars FOR EACH ROW
+             EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        &["trigger cars.same"],
+    ),
+    (
+        "ALTER TABLE cars DROP CONSTRAINT cars_model_length, ADD CONSTRAINT cars_model_length
+             CHECK (char_length(model) BETWEEN 1 AND 255) NO INHERIT",
+        &["inheritance of cars.cars_model_length"],
+    ),
+    (
         "DROP TABLE cars",
         &[
             "check cars.cars_model_length",

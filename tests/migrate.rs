@@ -11,7 +11,7 @@ mod watch;
 
 use std::time::{Duration, Instant};
 
-use motorpool::{Error, MigrationReport, NewCar, NewUser, PgStore, Store, UserId};
+use motorpool::{Error, MigrationReport, Migrator, NewCar, NewUser, PgStore, Store, UserId};
 use support::{with_database, with_empty_database};
 use tokio::task::JoinSet;
 use watch::Watch;
@@ -298,6 +298,84 @@ async fn the_schema_has_its_columns_constraints_and_index() {
         let delete = "SELECT confdeltype::text FROM pg_constraint
             WHERE conname = 'cars_owner_id_fkey'";
         assert_eq!(watch.texts(delete).await, ["a"], "no action");
+    })
+    .await;
+}
+
+/// Who may make tables beside ours could make the history first, with a trigger on it.
+#[tokio::test]
+async fn a_history_of_a_stranger_is_not_written_to() {
+    with_empty_database(async |database| {
+        let watch = Watch::new(&database).await;
+        let name = format!("mallory_{}", database.name);
+        let make = format!(
+            "CREATE ROLE \"{name}\";
+            CREATE TABLE motorpool_schema_history (version int4 PRIMARY KEY,
+                name varchar(255), applied_on varchar(255), checksum varchar(255));
+            ALTER TABLE motorpool_schema_history OWNER TO \"{name}\""
+        );
+        watch.run(&make).await;
+        let store = PgStore::connect(&database.url).await.unwrap();
+        let error = store.migrate().await.expect_err("it is a stranger's");
+        assert!(matches!(error, Error::Migration { .. }), "{error:?}");
+        assert!(error.to_string().contains(&name), "{error}");
+        assert_eq!(
+            watch
+                .number("SELECT count(*) FROM motorpool_schema_history")
+                .await,
+            0
+        );
+        watch
+            .run("ALTER TABLE motorpool_schema_history OWNER TO current_user")
+            .await;
+        assert_eq!(store.migrate().await.unwrap().applied().len(), 2);
+        watch.run(&format!("DROP ROLE \"{name}\"")).await;
+    })
+    .await;
+}
+
+/// A schema that comes first in the search path later takes nothing over.
+#[tokio::test]
+async fn the_history_stays_where_it_is() {
+    with_empty_database(async |database| {
+        let store = PgStore::connect(&database.url).await.unwrap();
+        Migrator::new().to(1).up(store.pool()).await.unwrap();
+        let watch = Watch::new(&database).await;
+        let path = format!(
+            "CREATE SCHEMA first; ALTER DATABASE \"{}\" SET search_path = first, public",
+            database.name
+        );
+        watch.run(&path).await;
+        let store = PgStore::connect(&database.url).await.unwrap();
+        assert_eq!(store.migrate().await.unwrap().applied().len(), 1);
+        assert_eq!(Migrator::new().check(store.pool()).await.unwrap(), []);
+        let histories = "SELECT relnamespace::regnamespace::text FROM pg_class
+            WHERE relname = 'motorpool_schema_history'";
+        assert_eq!(watch.texts(histories).await, ["public"]);
+        let undone = Migrator::new().undo(store.pool(), false).await.unwrap();
+        assert_eq!(undone.unwrap().version, 2);
+    })
+    .await;
+}
+
+/// A rewritten table has lost what the planner knew of it.
+#[tokio::test]
+async fn what_was_migrated_has_statistics() {
+    with_empty_database(async |database| {
+        let store = PgStore::connect(&database.url).await.unwrap();
+        Migrator::new().to(1).up(store.pool()).await.unwrap();
+        let watch = Watch::new(&database).await;
+        watch
+            .run(
+                "INSERT INTO users (username, created_at)
+                    SELECT 'user ' || n, '2026-01-01' FROM generate_series(1, 1000) n;
+                INSERT INTO cars (model, owner_id) SELECT 'Golf', id FROM users",
+            )
+            .await;
+        store.migrate().await.unwrap();
+        let known = "SELECT count(*) FROM pg_stats WHERE schemaname = 'public'
+            AND tablename || '.' || attname IN ('users.id', 'cars.id', 'cars.owner_id')";
+        assert_eq!(watch.number(known).await, 3);
     })
     .await;
 }

@@ -11,7 +11,8 @@ mod support;
 mod watch;
 
 use motorpool::{
-    Error, MigrationState, Migrator, PgStore, Provision, Schema, Store, provision, schema_status,
+    Error, MigrationState, Migrator, NewCar, NewUser, PgStore, Provision, Schema, Store, provision,
+    schema_status,
 };
 use programs::{dump, dump_roles, psql};
 use support::Database;
@@ -284,4 +285,54 @@ async fn the_app_role_keeps_the_contract() {
         rule.run(&app).await;
         owner.run("TRUNCATE users, cars RESTART IDENTITY").await;
     }
+}
+
+/// A role that may make roles and databases, and is no superuser: what managed servers have.
+#[tokio::test]
+async fn an_administrator_need_not_be_a_superuser() {
+    let server = Server::start(Options::default()).unwrap();
+    let admin = server.url("postgres");
+    let make = format!(
+        "CREATE ROLE \"an admin\" LOGIN CREATEROLE CREATEDB PASSWORD '{}'",
+        "secret"
+    );
+    psql(&admin, &make);
+    let (_, rest) = admin.split_once('@').unwrap();
+    let url = format!("postgresql://an%20admin:secret@{rest}");
+    let wanted = Provision::new("garage")
+        .migrator_password("secret")
+        .app_password("secret");
+    let made = provision(&url, &wanted).await.unwrap();
+    assert!(made.database && made.schema && made.roles.len() == 3);
+    assert_eq!(provision(&url, &wanted).await.unwrap().roles.len(), 0);
+    let url = server.url("garage");
+    let (_, rest) = url.split_once('@').unwrap();
+    let migrator = format!("postgresql://garage_migrator:secret@{rest}");
+    let migrator = PgStore::connect(&migrator).await.unwrap();
+    migrator.migrate().await.unwrap();
+    assert_eq!(Migrator::new().check(migrator.pool()).await.unwrap(), []);
+    let app = format!("postgresql://garage_app:secret@{rest}");
+    let builder = PgStore::builder(&app).unwrap();
+    let app = builder.require_schema(Schema::AtLeastCurrent).build();
+    let app = app.await.unwrap();
+    let ada = NewUser::new("Ada").unwrap();
+    let ada = app.users().register(&ada).await.unwrap().into_user();
+    let golf = NewCar::new("Golf", ada.id).unwrap();
+    app.cars().buy(&golf).await.unwrap();
+}
+
+/// A schema that is there, and of somebody else.
+#[tokio::test]
+async fn the_owner_may_use_a_schema_that_it_did_not_make() {
+    let garage = Garage::new().await;
+    let url = garage.server.url("garage");
+    psql(&url, "CREATE SCHEMA other");
+    let wanted = Provision::new("garage").schema("other");
+    let made = provision(&garage.server.url("postgres"), &wanted)
+        .await
+        .unwrap();
+    assert!(!made.schema);
+    let report = garage.migrator().await.migrate().await.unwrap();
+    assert_eq!(report.applied().len(), 2);
+    assert_eq!(psql(&url, "SELECT count(*) FROM other.users").trim(), "0");
 }

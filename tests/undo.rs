@@ -69,9 +69,9 @@ async fn the_script_does_what_up_does() {
             assert_eq!(timeless(&by_script), timeless(&dump(&fresh.url)));
         })
         .await;
-        // Run again it fails at its first table, and changes nothing.
+        // Run again it fails at its first migration, and changes nothing.
         let error = psql_error(&database.url, &script);
-        assert!(error.contains("already exists"), "{error}");
+        assert!(error.contains("the database is at version 2"), "{error}");
         assert_eq!(dump(&database.url), by_script);
     })
     .await;
@@ -241,6 +241,36 @@ async fn a_history_that_is_not_ours_is_not_undone() {
         let error = undo(&store, true).await.expect_err("not motorpool's");
         assert!(error.to_string().contains("did not make"), "{error}");
         assert_eq!(dump(&database.url), before);
+    })
+    .await;
+}
+
+/// Whatever a role or a database has set, rows that are stored while the undo waits are seen.
+#[tokio::test]
+async fn rows_that_come_while_it_waits_are_not_lost() {
+    with_database(async |database| {
+        let watch = Watch::new(&database).await;
+        let name = &database.name;
+        let set = format!(
+            "ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'repeatable read'"
+        );
+        watch.run(&set).await;
+        let store = PgStore::connect(&database.url).await.unwrap();
+        assert_eq!(undo(&store, false).await.unwrap(), Some(2));
+        let writer = Watch::new(&database).await;
+        writer
+            .run("BEGIN; INSERT INTO users (username, created_at) VALUES ('Carl', '2026-01-01')")
+            .await;
+        let other = store.clone();
+        let undoing = tokio::spawn(async move { undo(&other, false).await });
+        watch.waiting(1).await;
+        writer.run("COMMIT").await;
+        let error = undoing.await.unwrap().expect_err("a row would be lost");
+        assert!(
+            error.to_string().contains("would lose data: 1 of users"),
+            "{error}"
+        );
+        assert_eq!(watch.number("SELECT count(*) FROM users").await, 1);
     })
     .await;
 }

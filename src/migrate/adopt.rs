@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio_postgres::Transaction;
 
-use super::apply::{again, note, now, up};
+use super::apply::{again, analyze, note, now, refuse_stranger, up};
 use super::check::{self, Difference};
 use super::session::{Session, failed, value};
 use super::status;
@@ -98,6 +98,7 @@ pub(super) async fn adopt(session: &mut Session, migrator: &Migrator) -> Result<
              log in as their owner",
         );
     }
+    refuse_stranger(&status)?;
     let Some((first, rest)) = migrator.steps.split_first() else {
         return refuse("there are no migrations");
     };
@@ -124,6 +125,7 @@ pub(super) async fn adopt(session: &mut Session, migrator: &Migrator) -> Result<
     };
     // What cannot run in a transaction, and what comes after it.
     if let Adoption::Adopted { applied, .. } = &mut adoption {
+        analyze(session).await;
         applied.extend(up(session, migrator).await?);
     }
     Ok(adoption)

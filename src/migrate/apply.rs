@@ -30,6 +30,7 @@ pub(super) async fn up(session: &mut Session, migrator: &Migrator) -> Result<Vec
     for step in migrator.steps.iter().filter(is_pending) {
         // Not before: where nothing is pending, no right to make a table is needed.
         if applied.is_empty() {
+            refuse_stranger(&status)?;
             session.batch("making the history", CREATE_HISTORY).await?;
         }
         let started = Instant::now();
@@ -42,7 +43,33 @@ pub(super) async fn up(session: &mut Session, migrator: &Migrator) -> Result<Vec
             took,
         });
     }
+    if !applied.is_empty() {
+        analyze(session).await;
+    }
     Ok(applied)
+}
+
+/// A table that was written anew has no statistics, and autovacuum does not count it as changed.
+pub(super) const ANALYZE: &str = "ANALYZE users, cars";
+
+pub(super) async fn analyze(session: &Session) {
+    if let Err(error) = session.batch("analyzing the tables", ANALYZE).await {
+        tracing::warn!(%error, "the tables have no fresh statistics");
+    }
+}
+
+/// Whoever owns the history can have it run anything as the role that writes to it.
+pub(super) fn refuse_stranger(status: &SchemaStatus) -> Result<()> {
+    match &status.stranger {
+        None => Ok(()),
+        Some(owner) => Err(Error::Migration {
+            reason: format!(
+                "the history of the migrations belongs to the role {owner}; log in as that role, or \
+                 as one that is a member of it"
+            ),
+            source: None,
+        }),
+    }
 }
 
 /// A history that this program cannot continue.
@@ -177,6 +204,7 @@ pub(super) async fn undo(
     if version == 0 {
         return Ok(None);
     }
+    refuse_stranger(&status)?;
     let step = migrator.steps.iter().find(|step| step.version == version);
     let Some((step, undo)) = step.and_then(|step| Some((step, step.undo.as_deref()?))) else {
         return Err(Error::Migration {

@@ -16,7 +16,8 @@ const CHECK: &str = "check ";
 // $1: the schema. $2: the tables.
 const FACTS: &str = "
 WITH tables AS (
-    SELECT oid, relname FROM pg_class
+    SELECT oid, relname, relpersistence, relrowsecurity OR relforcerowsecurity AS row_security
+    FROM pg_class
     WHERE relnamespace = $1::text::regnamespace AND relkind IN ('r', 'p') AND relname = ANY ($2)
 ), columns AS (
     SELECT 'column ' || t.relname || '.' || a.attname AS name, a.*, t.relname
@@ -30,6 +31,21 @@ WITH tables AS (
     JOIN pg_attrdef e ON e.oid = d.objid JOIN tables t ON t.oid = e.adrelid
 )
 SELECT 'table ' || relname, 'there' FROM tables
+UNION ALL
+SELECT 'table ' || relname || ': persistence', 'not kept through a crash' FROM tables
+WHERE relpersistence <> 'p'
+UNION ALL
+SELECT 'table ' || relname || ': row security', 'on' FROM tables WHERE row_security
+UNION ALL
+SELECT 'rule ' || t.relname || '.' || r.rulename, 'there'
+FROM tables t JOIN pg_rewrite r ON r.ev_class = t.oid
+UNION ALL
+SELECT 'trigger ' || t.relname || '.' || g.tgname, 'there'
+FROM tables t JOIN pg_trigger g ON g.tgrelid = t.oid WHERE NOT g.tgisinternal
+UNION ALL
+SELECT DISTINCT 'constraint ' || c.conrelid::regclass::text || '.' || c.conname || ': enforced', 'not always'
+FROM tables t JOIN pg_trigger g ON g.tgrelid = t.oid JOIN pg_constraint c ON c.oid = g.tgconstraint
+WHERE g.tgisinternal AND g.tgenabled <> 'O'
 UNION ALL
 SELECT name || ': type', format_type(atttypid, atttypmod) FROM columns
 UNION ALL
@@ -52,6 +68,9 @@ FROM tables t JOIN pg_constraint c ON c.conrelid = t.oid WHERE c.contype = 'c'
 UNION ALL
 SELECT 'validity of ' || t.relname || '.' || c.conname, 'existing rows were not looked at'
 FROM tables t JOIN pg_constraint c ON c.conrelid = t.oid WHERE NOT c.convalidated
+UNION ALL
+SELECT 'inheritance of ' || t.relname || '.' || c.conname, 'none'
+FROM tables t JOIN pg_constraint c ON c.conrelid = t.oid WHERE c.contype = 'c' AND c.connoinherit
 UNION ALL
 SELECT 'index ' || i.relname,
     replace(pg_get_indexdef(x.indexrelid), $1 || '.', '')

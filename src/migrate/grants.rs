@@ -5,7 +5,8 @@ use super::session::Session;
 use crate::error::Result;
 
 /// The setting of a database that names the role, quoted as in SQL. [`provision`](super::provision)
-/// sets it.
+/// sets it if it may, which takes a superuser. Else the comment of the schema names it,
+/// `motorpool.app_role = garage_app`.
 pub(super) const APP_ROLE: &str = "motorpool.app_role";
 
 /// The grants to that role, where the database has one. A new column that the application writes
@@ -13,7 +14,13 @@ pub(super) const APP_ROLE: &str = "motorpool.app_role";
 /// what is there is granted, the history above all.
 pub(super) const GRANTS: &str = "DO $grants$
 DECLARE
-    app text := current_setting('motorpool.app_role', true);
+    app text := coalesce(
+        (parse_ident(nullif(current_setting('motorpool.app_role', true), '')))[1],
+        substring(
+            obj_description(to_regnamespace(quote_ident(current_schema())), 'pg_namespace')
+            FROM '^motorpool.app_role = (.+)$'
+        )
+    );
     rights text;
 BEGIN
     IF app <> '' THEN
@@ -25,7 +32,7 @@ BEGIN
             'USAGE ON SEQUENCE users_id_seq, cars_id_seq'
         ] LOOP
             BEGIN
-                EXECUTE format('GRANT %s TO %s', rights, app);
+                EXECUTE format('GRANT %s TO %I', rights, app);
             EXCEPTION WHEN undefined_table OR undefined_column THEN NULL;
             END;
         END LOOP;

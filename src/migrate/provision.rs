@@ -112,8 +112,10 @@ pub struct Provisioned {
 /// Makes the roles, the database and the schema, with the privileges and settings of each; nothing
 /// is left to PUBLIC. Run again it changes nothing: roles that are there keep their passwords.
 ///
-/// `admin` is the URL of a role that may make roles and databases. Passwords reach the server only
-/// as SCRAM verifiers, so they do not stand in its log.
+/// `admin` is the URL of a role that may make roles and databases; it need not be a superuser.
+/// Which role is the application's is noted for later migrations: in the database's setting
+/// `motorpool.app_role`, or where the role may not set that, in the comment of the schema. Passwords
+/// reach the server only as SCRAM verifiers, so they do not stand in its log.
 ///
 /// ```no_run
 /// # async fn example(secret: String) -> motorpool::Result<()> {
@@ -143,6 +145,7 @@ pub async fn provision(admin: &str, wanted: &Provision) -> Result<Provisioned> {
     let database = builder.database(&wanted.database).build().await?;
     let session = Session::open(database.pool()).await?;
     make_schema(&session, wanted, &mut made).await?;
+    name_app(&session, wanted).await?;
     session.give_back();
     database.close().await;
     Ok(made)
@@ -223,12 +226,9 @@ async fn make_database(
         quoted(&wanted.app),
         quoted(&wanted.schema),
     );
-    // The setting holds the name as it stands in SQL.
-    let app_setting = self::literal(&app);
     let settings = format!(
         "REVOKE ALL ON DATABASE {name} FROM PUBLIC;
         GRANT CONNECT ON DATABASE {name} TO {migrator}, {app};
-        ALTER DATABASE {name} SET {APP_ROLE} = {app_setting};
         ALTER ROLE {migrator} IN DATABASE {name} SET role = {owner};
         ALTER ROLE {migrator} IN DATABASE {name} SET search_path = {schema};
         ALTER ROLE {migrator} IN DATABASE {name} SET lock_timeout = '5s';
@@ -238,6 +238,26 @@ async fn make_database(
         ALTER ROLE {app} IN DATABASE {name} SET idle_in_transaction_session_timeout = '60s'"
     );
     session.batch(&what, &settings).await
+}
+
+/// Notes which role the application's is, for the grants of later migrations.
+async fn name_app(session: &Session, wanted: &Provision) -> Result<()> {
+    let what = "noting the application's role";
+    // The setting holds the name as it stands in SQL.
+    let setting = format!(
+        "ALTER DATABASE {} SET {APP_ROLE} = {}",
+        quoted(&wanted.database),
+        literal(&quoted(&wanted.app))
+    );
+    match session.batch(what, &setting).await {
+        // Only a superuser may set what the server does not know.
+        Err(error) if error.sqlstate() == Some("42501") => {
+            let comment = literal(&format!("{APP_ROLE} = {}", wanted.app));
+            let comment = format!("COMMENT ON SCHEMA {} IS {comment}", quoted(&wanted.schema));
+            session.batch(what, &comment).await
+        }
+        done => done,
+    }
 }
 
 async fn make_schema(session: &Session, wanted: &Provision, made: &mut Provisioned) -> Result<()> {
@@ -257,6 +277,7 @@ async fn make_schema(session: &Session, wanted: &Provision, made: &mut Provision
     let privileges = format!(
         "REVOKE ALL ON SCHEMA public FROM PUBLIC;
         REVOKE ALL ON SCHEMA {schema} FROM PUBLIC;
+        GRANT USAGE, CREATE ON SCHEMA {schema} TO {owner};
         GRANT USAGE ON SCHEMA {schema} TO {app};
         ALTER DEFAULT PRIVILEGES FOR ROLE {owner} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
         ALTER DEFAULT PRIVILEGES FOR ROLE {owner} REVOKE USAGE ON TYPES FROM PUBLIC"

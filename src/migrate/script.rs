@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::apply::note;
+use super::apply::{ANALYZE, note};
 use super::grants::GRANTS;
-use super::session::{LOCK, lock_or_fail};
+use super::session::{LOCK, lock_or_fail, settings};
 use super::step::{CREATE_HISTORY, HISTORY, Step};
 
 /// What runs these steps on a database at the version `from`.
@@ -19,9 +19,9 @@ pub(super) fn script<'a>(
         "-- To be run with the first error as its end (psql -v ON_ERROR_STOP=1), as the role and\n\
          -- with the search path of the migrator.\n\
          {};\n\
-         SET lock_timeout = {};\n\n{CREATE_HISTORY};\n",
+         {};\n\n{CREATE_HISTORY};\n",
         lock_or_fail(),
-        lock_timeout.as_millis()
+        settings(lock_timeout)
     );
     let mut before = from;
     for step in steps {
@@ -38,7 +38,10 @@ pub(super) fn script<'a>(
         );
         before = step.version;
     }
-    let _ = write!(script, "\n{GRANTS};\nSELECT pg_advisory_unlock({LOCK});\n");
+    let _ = write!(
+        script,
+        "\n{GRANTS};\n{ANALYZE};\nSELECT pg_advisory_unlock({LOCK});\n"
+    );
     script
 }
 

@@ -26,6 +26,24 @@ END $$"
     )
 }
 
+/// What a migrator sets for itself, whatever its role or database says: a migration takes as long as
+/// it takes, but waits for tables for this long only, and after it has waited for a lock it sees
+/// what was stored meanwhile.
+pub(super) fn settings(lock_timeout: Duration) -> String {
+    let lock_timeout = i32::try_from(lock_timeout.as_millis()).unwrap_or(i32::MAX);
+    // The one by its name is known from version 17 on.
+    format!(
+        "SET client_min_messages = warning;
+SET lock_timeout = {};
+SET statement_timeout = 0;
+SET idle_session_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;
+SET default_transaction_isolation = 'read committed';
+SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'",
+        lock_timeout.max(1)
+    )
+}
+
 /// How long to wait for a connection.
 const CONNECTION_WAIT: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -108,13 +126,7 @@ impl Session {
         // Before anything is set that would stay on a connection that others use.
         pooler::refuse(&session, pool).await?;
         session.direct = true;
-        let settings = format!(
-            "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-             SET client_min_messages = warning; SET lock_timeout = {}",
-            i32::try_from(migrator.lock_timeout.as_millis())
-                .unwrap_or(i32::MAX)
-                .max(1),
-        );
+        let settings = settings(migrator.lock_timeout);
         session.batch("preparing the session", &settings).await?;
         // So that the server notices soon when this process is killed, also while a statement runs.
         // Not every version and platform has it.

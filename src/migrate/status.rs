@@ -89,6 +89,8 @@ pub struct SchemaStatus {
     pub(super) foreign_tables: bool,
     /// The schema of the history, where a provisioned database has it out of this role's sight.
     pub(super) elsewhere: Option<String>,
+    /// The owner of the history, where that is none that this role may trust.
+    pub(super) stranger: Option<String>,
 }
 
 impl SchemaStatus {
@@ -211,14 +213,21 @@ struct Entry {
 /// Compares the history with the steps.
 pub(super) async fn read(session: &Session, steps: &[Step]) -> Result<SchemaStatus> {
     let what = "reading the history";
+    // Every superuser is a member of every role, which says nothing about whom to trust.
     let tables = format!(
         "SELECT to_regclass('{HISTORY}') IS NOT NULL, \
-         to_regclass('users') IS NOT NULL OR to_regclass('cars') IS NOT NULL"
+         to_regclass('users') IS NOT NULL OR to_regclass('cars') IS NOT NULL, \
+         (SELECT o.rolname::text FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner, \
+            pg_roles me, pg_database d \
+          WHERE c.oid = to_regclass('{HISTORY}') AND me.rolname = current_user \
+            AND d.datname = current_database() AND CASE WHEN me.rolsuper \
+                THEN NOT o.rolsuper AND o.oid <> d.datdba \
+                ELSE NOT pg_has_role(o.oid, 'MEMBER') END)"
     );
     let found = session.query(what, &tables).await?;
-    let (mut has_history, mut has_tables) = (false, false);
+    let (mut has_history, mut has_tables, mut stranger) = (false, false, None);
     for row in &found {
-        (has_history, has_tables) = (value(row, 0)?, value(row, 1)?);
+        (has_history, has_tables, stranger) = (value(row, 0)?, value(row, 1)?, value(row, 2)?);
     }
     let mut entries = Vec::new();
     let mut elsewhere = None;
@@ -226,7 +235,8 @@ pub(super) async fn read(session: &Session, steps: &[Step]) -> Result<SchemaStat
         // A database may have one in each of its schemas; one that was provisioned has one.
         let sql = format!(
             "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-             WHERE c.relname = '{HISTORY}' AND current_setting('{APP_ROLE}', true) <> ''"
+             WHERE c.relname = '{HISTORY}' AND (current_setting('{APP_ROLE}', true) <> '' \
+                OR obj_description(n.oid, 'pg_namespace') LIKE '{APP_ROLE} = %')"
         );
         for row in &session.query(what, &sql).await? {
             elsewhere = value(row, 0)?;
@@ -251,6 +261,7 @@ pub(super) async fn read(session: &Session, steps: &[Step]) -> Result<SchemaStat
         migrations: compare(steps, entries),
         lock_holder: lock_holder(session).await?,
         elsewhere,
+        stranger,
     })
 }
 

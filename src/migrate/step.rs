@@ -10,13 +10,20 @@ mod embedded {
 /// may be the host's.
 pub(super) const HISTORY: &str = "motorpool_schema_history";
 
-/// Makes the history. Every column of it is refinery's.
-pub(super) const CREATE_HISTORY: &str = "CREATE TABLE IF NOT EXISTS motorpool_schema_history (
-    version INT4 PRIMARY KEY,
-    name VARCHAR(255),
-    applied_on VARCHAR(255),
-    checksum VARCHAR(255)
-)";
+/// Makes the history where none is in sight, beside the tables if there are any. Every column of it
+/// is refinery's.
+pub(super) const CREATE_HISTORY: &str = "DO $history$
+BEGIN
+    IF to_regclass('motorpool_schema_history') IS NULL THEN
+        EXECUTE format('CREATE TABLE %smotorpool_schema_history (
+            version INT4 PRIMARY KEY,
+            name VARCHAR(255),
+            applied_on VARCHAR(255),
+            checksum VARCHAR(255)
+        )', (SELECT relnamespace::regnamespace || '.' FROM pg_class WHERE oid = to_regclass('users')));
+    END IF;
+END
+$history$";
 
 /// The first line of a migration that cannot run in a transaction. One that was interrupted is run
 /// again from its start, so its statements must bear that: `CREATE INDEX CONCURRENTLY IF NOT EXISTS`.
