@@ -4,7 +4,8 @@ use futures_util::future::join;
 
 use super::given::{car, everything, key, new_car, new_user, unknown_car, unknown_user, user};
 use crate::error::Error;
-use crate::model::{Car, InvalidInput, Role};
+use crate::model::{Car, InvalidInput, Role, UserId};
+use crate::page::PageRequest;
 use crate::store::{IsolationLevel, Store, StoreExt, Tx, TxOptions};
 
 async fn begin(store: &dyn Store) -> Tx {
@@ -252,6 +253,14 @@ async fn assert_closed(tx: Tx) {
     assert_refused!(register, Error::TransactionClosed);
     let lookup = tx.users().get_by_username("Anna").await;
     assert_refused!(lookup, Error::TransactionClosed);
+    // Also where the answer is known beforehand.
+    assert_refused!(tx.users().get_many(&[]).await, Error::TransactionClosed);
+    let none = tx.users().get_by_username("\0").await;
+    assert_refused!(none, Error::TransactionClosed);
+    let none = tx.cars().owned_by_many(&[]).await;
+    assert_refused!(none, Error::TransactionClosed);
+    let last = PageRequest::first(1).unwrap().after(UserId::new(i64::MAX));
+    assert_refused!(tx.users().list(last).await, Error::TransactionClosed);
     assert_refused!(tx.clone().commit().await, Error::TransactionClosed);
     assert_refused!(tx.clone().rollback().await, Error::TransactionClosed);
     assert_refused!(tx.users().count().await, Error::TransactionClosed);

@@ -52,6 +52,15 @@ impl Executor {
         self.query_by(self.deadline(), statement, params).await
     }
 
+    /// The answer of a call that can be given without asking the server, where calls can be made at
+    /// all: not in a transaction that has failed or ended.
+    pub(super) async fn without_asking<T>(&self, answer: T) -> Result<T> {
+        if let Executor::Transaction(tx) = self {
+            tx.refuse_ended().await?;
+        }
+        Ok(answer)
+    }
+
     /// Observes a call of a repository.
     pub(super) fn call<'a, 'w, F>(
         &'a self,

@@ -101,6 +101,15 @@ impl TxInner {
         self.in_time(deadline, run)
     }
 
+    /// Fails where no statement could be run, for a call that needs none.
+    pub(super) async fn refuse_ended(&self) -> Result<()> {
+        let state = self.state.lock().await;
+        match state.is_open() {
+            true => Ok(()),
+            false => Err(state.refusal()),
+        }
+    }
+
     pub(super) fn gave_way(&self) -> bool {
         self.gave_way.load(Relaxed)
     }
