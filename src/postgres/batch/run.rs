@@ -28,6 +28,7 @@ pub(super) async fn run<K: Kind>(place: Place<K>) {
         let Some(latest) = lanes.goes_on(&place) else {
             return;
         };
+        let started = Instant::now();
         let mut lease = match lanes.shared.lease(latest).await {
             Ok(lease) => lease,
             // How long to wait for a connection is up to those who wait.
@@ -36,7 +37,7 @@ pub(super) async fn run<K: Kind>(place: Place<K>) {
                 continue;
             }
             Err(error) => {
-                lanes.refuse(&error);
+                lanes.refuse(started, &error);
                 continue;
             }
         };
@@ -138,10 +139,16 @@ impl<K: Kind> Lanes<K> {
         latest
     }
 
-    /// Tells everybody who waits why there is no connection.
-    fn refuse(&self, error: &Error) {
-        let waiting = mem::take(&mut self.state().waiting);
-        for waiting in waiting {
+    /// Tells everybody who has waited since before this moment why there is no connection. For the
+    /// others there may be one.
+    fn refuse(&self, since: Instant, error: &Error) {
+        let mut state = self.state();
+        let all = mem::take(&mut state.waiting);
+        let (refused, left): (VecDeque<_>, VecDeque<_>) =
+            (all.into_iter()).partition(|waiting| waiting.caller.deadline.start() <= since);
+        state.waiting = left;
+        drop(state);
+        for waiting in refused {
             waiting.caller.tell(Answer::Done(Err(repeat(error)), None));
         }
     }

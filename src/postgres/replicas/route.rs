@@ -21,6 +21,9 @@ use crate::postgres::executor::Executor;
 use crate::postgres::observe::{self, Operation, figures, routed_call};
 use crate::postgres::shared::Shared;
 
+/// How long a caller who has its answer waits for what is worth knowing besides.
+const LEARNING: Duration = Duration::from_millis(250);
+
 /// The first pause between two questions to a replica that is not far enough, which doubles, and
 /// the longest.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -373,7 +376,9 @@ impl Route {
         let Some(session) = &self.session else {
             return;
         };
-        let row = self.primary().query_opt_by(deadline, &POSITION, &[]).await;
+        // The caller's answer waits for it, and it is of use to later reads alone.
+        let soon = deadline.min(Deadline::new(Instant::now(), LEARNING));
+        let row = self.primary().query_opt_by(soon, &POSITION, &[]).await;
         let row = row.ok().flatten();
         let Some(mark) = row.as_ref().and_then(log::mark) else {
             return;
