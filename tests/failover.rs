@@ -226,6 +226,7 @@ async fn a_demoted_primary_leaves_the_pool_at_its_first_refusal() {
         "{refused:?}"
     );
     assert_eq!(store.status().discarded.read_only, 1);
+    old.has_replayed(new).await;
     new.promote().await;
     // No other call has to learn it.
     register().await.unwrap();

@@ -95,6 +95,7 @@ async fn commits_wait_for_a_standby_if_asked_to() {
         let cluster = Cluster::start(1, synchronous).await;
         let (primary, standby) = (cluster.node(0), cluster.node(1));
         run(primary, "CREATE TABLE t AS SELECT 1 AS n").await;
+        primary.has_replayed(standby).await;
         standby.stop_process();
         let client = primary.client().await;
         let mut insert = std::pin::pin!(client.batch_execute("INSERT INTO t VALUES (2)"));
@@ -110,6 +111,7 @@ async fn commits_wait_for_a_standby_if_asked_to() {
         standby.kill9();
         standby.start_again();
         primary.has_standbys(1).await;
+        primary.has_replayed(standby).await;
         has_rows(standby, 2).await;
         standby.promote().await;
         assert!(standby.is_primary().await);

@@ -259,7 +259,11 @@ impl Server {
 
     /// Lets a paused server go on.
     pub fn resume(&mut self) -> Result<(), String> {
-        signal("CONT", &std::mem::take(&mut self.paused))
+        let mut paused = std::mem::take(&mut self.paused);
+        // One that was about to end when it was to be paused is not there any more.
+        let all = all_processes()?;
+        paused.retain(|pid| all.iter().any(|process| process.pid == *pid));
+        signal("CONT", &paused)
     }
 }
 
