@@ -38,17 +38,18 @@
 //!
 //! # When not to use it
 //!
-//! - For other tables. It knows users and cars and their columns; a column more is a change of this
-//!   crate. It is no mapper of objects and builds no queries.
+//! - For other tables. It knows users and cars and their columns; another column is a change of
+//!   this crate. It is not an ORM and builds no queries.
 //! - For queries that are not among its [methods](repo): searching, sorting by name, joins, reports.
 //!   [Own SQL](docs::cookbook#own-sql-next-to-it) can stand next to it, but not in a transaction
 //!   of it.
 //! - For transactions that wait: each holds a connection and the locks of its rows until it ends.
 //!   And for those that reach over more than one database.
-//! - Without Postgres, or on CockroachDB or YugabyteDB, which it [does not hold on](docs::engines).
+//! - Without Postgres, or on CockroachDB or YugabyteDB, where its promises
+//!   [do not hold](docs::engines).
 //! - Without tokio. There is no blocking form.
-//! - For speed alone where there is little traffic. A lone call costs about what the bare driver costs, 0.65
-//!   to 1.1 times its throughput from run to run; it is under load that calls go to the server together.
+//! - For speed alone where there is little traffic. A lone call costs about what the bare driver costs, 0.89
+//!   to 1.07 times its throughput in the last run; it is under load that calls go to the server together.
 //! - As a history of who owned what. A transfer overwrites the owner.
 //! - As something that never changes: this is version 0.1, and names may change with the next one.
 //!

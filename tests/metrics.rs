@@ -124,8 +124,8 @@ async fn the_pool_is_seen() {
         let last = |name: &str, more: &str| meter.told(&format!("{name}{{{pool}{more}}}")).pop();
         let count = "db.client.connection.count";
         let state = || {
-            let [idle, used] =
-                ["idle", "used"].map(|state| last(count, &format!(",state={state}")));
+            let [idle, used] = ["idle", "used"]
+                .map(|state| last(count, &format!(",db.client.connection.state={state}")));
             (idle, used, last("db.client.connection.max", ""))
         };
         let becomes = async |wanted| {

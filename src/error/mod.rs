@@ -226,6 +226,29 @@ impl Error {
         }
     }
 
+    /// Whether nobody knows if the call was made: it may be stored, or be stored in a moment.
+    ///
+    /// True for [`Timeout`](Error::Timeout), for [`Unavailable`](Error::Unavailable) because the
+    /// connection was [lost](UnavailableReason::ConnectionLost), and for
+    /// [`CommitUnknown`](Error::CommitUnknown). What can do no harm twice can be made again:
+    /// [`register`](crate::UserRepo::register), [`buy`](crate::CarRepo::buy) with a key, any read.
+    /// For a commit ask [`commit_outcome`](crate::PgStore::commit_outcome) first.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use motorpool::Error;
+    ///
+    /// let error = Error::Timeout { after: Duration::from_secs(10) };
+    /// assert!(error.is_outcome_unknown() && !error.is_retryable());
+    /// ```
+    pub fn is_outcome_unknown(&self) -> bool {
+        match self {
+            Error::Timeout { .. } | Error::CommitUnknown { .. } => true,
+            Error::Unavailable { reason, .. } => !reason.stored_nothing(),
+            _ => false,
+        }
+    }
+
     /// The SQLSTATE, where the error goes back to one that the database sent.
     ///
     /// ```

@@ -132,7 +132,7 @@ fn from_connect(error: tokio_postgres::Error) -> Error {
     };
     if words == "invalid configuration" {
         return Error::Config {
-            reason: "the URL lacks something, such as the password that the server asks for".into(),
+            reason: "the server asks for a password, and none was given".into(),
         };
     }
     unavailable(reason, Some(source))

@@ -77,12 +77,14 @@ impl PgStore {
     /// `target_session_attrs`, `load_balance_hosts` and so on. `postgresql+psycopg2://`, as
     /// SQLAlchemy has it, is understood.
     ///
-    /// Encryption needs the feature `tls`; without it, what asks for TLS is an error. `sslmode` is
+    /// Encryption needs the feature `tls`. Without it connections are in plaintext, a connection to a
+    /// host that is not this machine is warned of in the log, and a URL that asks for TLS is an
+    /// error. `sslmode` is
     /// `disable`, `prefer` (TLS unless the server says that it has none), `require` (TLS with
     /// anybody), `verify-ca` (with a certificate of an authority in `sslrootcert`, a file) or
     /// `verify-full` (and for this host; without `sslrootcert`, or where it is `system`, of an
-    /// authority that the system trusts). The default is `require` for a host that is not this
-    /// machine and `prefer` otherwise. `sslcert` and `sslkey`, `channel_binding`,
+    /// authority that the system trusts). With the feature the default is `require` for a host that
+    /// is not this machine and `prefer` otherwise. `sslcert` and `sslkey`, `channel_binding`,
     /// `sslnegotiation` and `ssl_min_protocol_version` are libpq's. Unix sockets are not encrypted.
     /// Files are PEM; they are read by [`build`](PgStoreBuilder::build) and again for each
     /// connection, and the ones read before are used if that fails.
@@ -138,7 +140,7 @@ impl PgStore {
     /// [`with_call_timeout`](Self::with_call_timeout) says. There is no [batching](Batching).
     /// If it leads to a pooler, see [`with_statement_mode`](Self::with_statement_mode).
     ///
-    /// The pool should recycle with [`RecyclingMethod::Fast`](deadpool_postgres::RecyclingMethod):
+    /// The pool should recycle with `RecyclingMethod::Fast`:
     /// the store hands back no connection that would need more. It relies on the host for the
     /// same: a connection that the host hands back inside an open transaction makes the store's
     /// next write a part of that. A request to cancel a statement is encrypted where the pool's

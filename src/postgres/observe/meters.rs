@@ -22,6 +22,7 @@ const DURATION: &str = "db.client.operation.duration";
 const WAIT: &str = "db.client.connection.wait_time";
 const TIMEOUTS: &str = "db.client.connection.timeouts";
 const CONNECTIONS: &str = "db.client.connection.count";
+const STATE: &str = "db.client.connection.state";
 const MAX: &str = "db.client.connection.max";
 const PENDING: &str = "db.client.connection.pending_requests";
 const DISCARDS: &str = "motorpool.connection.discards";
@@ -168,8 +169,8 @@ async fn publish_all(pool: WeakPool, batches: Option<Weak<Batches>>, server: Arc
         });
         let used = size.saturating_sub(idle);
         let name = server.name();
-        gauge!(CONNECTIONS, POOL => name.clone(), "state" => "idle").set(idle as f64);
-        gauge!(CONNECTIONS, POOL => name.clone(), "state" => "used").set(used as f64);
+        gauge!(CONNECTIONS, POOL => name.clone(), STATE => "idle").set(idle as f64);
+        gauge!(CONNECTIONS, POOL => name.clone(), STATE => "used").set(used as f64);
         gauge!(MAX, POOL => name.clone()).set(max as f64);
         gauge!(PENDING, POOL => name).set(waiting as f64);
         if status.is_none() {

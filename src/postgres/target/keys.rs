@@ -188,7 +188,9 @@ impl Values {
         match KEYS.iter().find(|(key, _)| key.as_bytes() == name) {
             Some((_, Read(key))) => self.put(key, value),
             Some((_, Refuse(harmless))) if harmless.iter().any(|h| h.as_bytes() == value) => Ok(()),
-            Some((key, Refuse(_))) => Err(Wrong::Key(key, "is not supported with this value")),
+            Some((key, Refuse(_))) => {
+                Err(Wrong::Key(key, "is not supported, or not with this value"))
+            }
             None => Err(Wrong::Unknown(self.named, similar(name))),
         }
     }
