@@ -125,6 +125,32 @@ async fn no_lock_and_no_setting_stays_behind() {
     .await;
 }
 
+/// A migration takes as long as it takes, whatever its database has set.
+#[tokio::test]
+async fn no_limit_of_the_database_ends_a_migration() {
+    with_empty_database(async |database| {
+        let watch = Watch::new(&database).await;
+        let limits = "SELECT name FROM pg_settings WHERE name IN ('statement_timeout',
+            'transaction_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout')";
+        let limits = watch.texts(limits).await;
+        // One of them came with version 17.
+        let version = watch.number("SELECT current_setting('server_version_num')::bigint");
+        let known = if version.await >= 170_000 { 4 } else { 3 };
+        assert_eq!(limits.len(), known);
+        for limit in limits {
+            let name = &database.name;
+            watch
+                .run(&format!("ALTER DATABASE \"{name}\" SET {limit} = '100ms'"))
+                .await;
+        }
+        let store = PgStore::connect(&database.url).await.unwrap();
+        let slow = Migrator::new().with_migration("V3__slow", "SELECT pg_sleep(0.5)");
+        let report = slow.unwrap().up(store.pool()).await.unwrap();
+        assert_eq!(versions(&report), [1, 2, 3]);
+    })
+    .await;
+}
+
 /// Adds the history of a later program's migration.
 async fn add_later(watch: &Watch, version: u32) {
     let row = format!(
