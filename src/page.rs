@@ -128,8 +128,10 @@ impl<T, K> Page<T, K> {
     }
 
     /// Everything that `list` gives, page after page of the greatest length, up to the first
-    /// error. For implementations of [`UserRepo::stream`](crate::UserRepo::stream) and
-    /// [`CarRepo::stream`](crate::CarRepo::stream): no more than a page is held at a time.
+    /// error; no more than a page is held at a time. For implementations of
+    /// [`UserRepo::stream`](crate::UserRepo::stream) and [`CarRepo::stream`](crate::CarRepo::stream),
+    /// and for a stream that has to own its store
+    /// ([an export over HTTP](crate::docs::cookbook#an-export)).
     ///
     /// ```
     /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;

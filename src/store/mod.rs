@@ -104,6 +104,9 @@ pub trait StoreExt: Store {
     /// second connection, and in a pool whose connections are all taken by such transactions it
     /// ends in [`PoolExhausted`](Error::PoolExhausted).
     ///
+    /// The closure may be run more than once, so it borrows what it uses: `async |tx| { … }`, without
+    /// `move`. Where the compiler does not find its error's type, end it with `Ok::<_, MyError>(…)`.
+    ///
     /// ```
     /// # #[cfg(feature = "memory")] {
     /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -113,12 +116,9 @@ pub trait StoreExt: Store {
     /// let store = MemoryStore::new();
     /// let new = NewUser::new("Tristan")?;
     /// let car = store
-    ///     .transaction(|tx| {
-    ///         let new = &new;
-    ///         async move {
-    ///             let user = tx.users().register(new).await?.into_user();
-    ///             tx.cars().buy(&NewCar::new("Golf", user.id)?).await
-    ///         }
+    ///     .transaction(async |tx| {
+    ///         let user = tx.users().register(&new).await?.into_user();
+    ///         tx.cars().buy(&NewCar::new("Golf", user.id)?).await
     ///     })
     ///     .await?;
     /// assert_eq!(store.cars().owned_by(car.owner_id).await?, [car]);
