@@ -19,10 +19,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
+use deadpool_postgres::Object;
 use futures_util::future::join_all;
 use motorpool::{Error, NewCar, PgStore, Result, Store, UnavailableReason, UserId};
 use queue::{
-    CALLS, Call, Queue, builder, buy, by_name, connect, get, golf, good, key, name, register, until,
+    CALLS, Call, Queue, begun, builder, buy, by_name, connect, get, golf, good, key, name,
+    register, until,
 };
 use relay::{Mode, Relay};
 use support::with_database;
@@ -89,6 +91,39 @@ async fn a_read_whose_answer_is_lost_is_sent_again() {
         for call in calls {
             assert_eq!(call.await.unwrap().unwrap(), None);
         }
+    })
+    .await;
+}
+
+/// A connection that could not be made is told to those who waited for it, and to nobody who came
+/// later: for them the next one is tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_while_a_connection_fails_gets_the_next_one() {
+    with_database(async |database| {
+        let relay = Relay::start(&database.url).await;
+        let builder = builder(&relay.url(), 1, 256).max_connections(1);
+        let builder = builder.connect_timeout(Duration::from_millis(500));
+        let store = builder.build().await.unwrap();
+        let mut queue = Queue::form(&store, 1, 8, |_| get(&store, UserId::new(1))).await;
+        relay.set(Mode::Hole);
+        let before = relay.accepted();
+        for lent in std::mem::take(&mut queue.held) {
+            drop(Object::take(lent));
+        }
+        let early: Vec<_> = queue.go().into_iter().map(tokio::spawn).collect();
+        // It is being made.
+        until(|| relay.accepted() > before).await;
+        let late = tokio::spawn(begun(get(&store, UserId::new(1))));
+        for call in early {
+            let answer = call.await.unwrap();
+            let reason = UnavailableReason::ConnectTimeout;
+            assert!(
+                matches!(&answer, Err(Error::Unavailable { reason: found, .. }) if *found == reason),
+                "{answer:?}"
+            );
+        }
+        relay.set(Mode::Pass);
+        assert_eq!(late.await.unwrap().unwrap(), None);
     })
     .await;
 }

@@ -165,6 +165,11 @@ impl Relay {
         *self.shared.plan.lock().unwrap() = Some(cut);
     }
 
+    /// How many connections have been made to it.
+    pub fn accepted(&self) -> u64 {
+        self.shared.accepted.load(SeqCst)
+    }
+
     /// Whether a cut is still to come.
     pub fn is_armed(&self) -> bool {
         self.shared.plan.lock().unwrap().is_some()
