@@ -57,8 +57,15 @@ enum Command {
     },
 }
 
+/// What an operator should see: a connection in plaintext, a table that is locked.
+fn show_warnings() {
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    log.with_max_level(tracing::Level::WARN).init();
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
+    show_warnings();
     match run(Arguments::parse()).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),

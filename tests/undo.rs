@@ -274,3 +274,23 @@ async fn rows_that_come_while_it_waits_are_not_lost() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_script_writes_to_no_history_of_a_stranger() {
+    with_empty_database(async |database| {
+        let watch = Watch::new(&database).await;
+        let name = format!("mallory_{}", database.name);
+        let make = format!(
+            "CREATE ROLE \"{name}\";
+            CREATE TABLE motorpool_schema_history (version int4 PRIMARY KEY,
+                name varchar(255), applied_on varchar(255), checksum varchar(255));
+            ALTER TABLE motorpool_schema_history OWNER TO \"{name}\""
+        );
+        watch.run(&make).await;
+        let error = psql_error(&database.url, &Migrator::new().sql(0));
+        assert!(error.contains(&name), "{error}");
+        let drop = format!("DROP TABLE motorpool_schema_history; DROP ROLE \"{name}\"");
+        watch.run(&drop).await;
+    })
+    .await;
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::apply::{ANALYZE, note};
 use super::grants::GRANTS;
 use super::session::{LOCK, lock_or_fail, settings};
+use super::status::STRANGER;
 use super::step::{CREATE_HISTORY, HISTORY, Step};
 
 /// What runs these steps on a database at the version `from`.
@@ -50,8 +51,13 @@ pub(super) fn script<'a>(
 fn at_version_or_fail(version: u32) -> String {
     format!(
         "DO $$
-DECLARE at int;
+DECLARE
+    at int;
+    stranger text := ({STRANGER});
 BEGIN
+    IF stranger IS NOT NULL THEN
+        RAISE 'the history of the migrations belongs to the role %', stranger;
+    END IF;
     SELECT coalesce(max(version), 0) INTO at FROM {history};
     IF NOT pg_try_advisory_xact_lock({LOCK}) THEN
         RAISE 'another migrator is at work';

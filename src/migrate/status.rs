@@ -210,19 +210,21 @@ struct Entry {
     checksum: String,
 }
 
+/// The owner of the history, if that is a role which this one has no reason to trust. Every superuser
+/// is a member of every role, which is no reason.
+pub(super) const STRANGER: &str = "SELECT o.rolname::text
+    FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner, pg_roles me, pg_database d
+    WHERE c.oid = to_regclass('motorpool_schema_history')
+        AND me.rolname = current_user AND d.datname = current_database()
+        AND CASE WHEN me.rolsuper THEN NOT o.rolsuper AND o.oid <> d.datdba
+            ELSE NOT pg_has_role(o.oid, 'MEMBER') END";
+
 /// Compares the history with the steps.
 pub(super) async fn read(session: &Session, steps: &[Step]) -> Result<SchemaStatus> {
     let what = "reading the history";
-    // Every superuser is a member of every role, which says nothing about whom to trust.
     let tables = format!(
         "SELECT to_regclass('{HISTORY}') IS NOT NULL, \
-         to_regclass('users') IS NOT NULL OR to_regclass('cars') IS NOT NULL, \
-         (SELECT o.rolname::text FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner, \
-            pg_roles me, pg_database d \
-          WHERE c.oid = to_regclass('{HISTORY}') AND me.rolname = current_user \
-            AND d.datname = current_database() AND CASE WHEN me.rolsuper \
-                THEN NOT o.rolsuper AND o.oid <> d.datdba \
-                ELSE NOT pg_has_role(o.oid, 'MEMBER') END)"
+         to_regclass('users') IS NOT NULL OR to_regclass('cars') IS NOT NULL, ({STRANGER})"
     );
     let found = session.query(what, &tables).await?;
     let (mut has_history, mut has_tables, mut stranger) = (false, false, None);
