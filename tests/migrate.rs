@@ -405,3 +405,16 @@ async fn what_was_migrated_has_statistics() {
     })
     .await;
 }
+
+/// An empty table is not known to be empty: what is planned for it now has to do for its first rows.
+#[tokio::test]
+async fn an_empty_table_is_not_taken_for_empty() {
+    with_database(async |database| {
+        let watch = Watch::new(&database).await;
+        let analyzed =
+            "SELECT count(*) FROM pg_class WHERE oid IN ('users'::regclass, 'cars'::regclass)
+            AND reltuples >= 0";
+        assert_eq!(watch.number(analyzed).await, 0);
+    })
+    .await;
+}
