@@ -328,38 +328,6 @@ async fn the_schema_has_its_columns_constraints_and_index() {
     .await;
 }
 
-/// Who may make tables beside ours could make the history first, with a trigger on it.
-#[tokio::test]
-async fn a_history_of_a_stranger_is_not_written_to() {
-    with_empty_database(async |database| {
-        let watch = Watch::new(&database).await;
-        let name = format!("mallory_{}", database.name);
-        let make = format!(
-            "CREATE ROLE \"{name}\";
-            CREATE TABLE motorpool_schema_history (version int4 PRIMARY KEY,
-                name varchar(255), applied_on varchar(255), checksum varchar(255));
-            ALTER TABLE motorpool_schema_history OWNER TO \"{name}\""
-        );
-        watch.run(&make).await;
-        let store = PgStore::connect(&database.url).await.unwrap();
-        let error = store.migrate().await.expect_err("it is a stranger's");
-        assert!(matches!(error, Error::Migration { .. }), "{error:?}");
-        assert!(error.to_string().contains(&name), "{error}");
-        assert_eq!(
-            watch
-                .number("SELECT count(*) FROM motorpool_schema_history")
-                .await,
-            0
-        );
-        watch
-            .run("ALTER TABLE motorpool_schema_history OWNER TO current_user")
-            .await;
-        assert_eq!(store.migrate().await.unwrap().applied().len(), 2);
-        watch.run(&format!("DROP ROLE \"{name}\"")).await;
-    })
-    .await;
-}
-
 /// A schema that comes first in the search path later takes nothing over.
 #[tokio::test]
 async fn the_history_stays_where_it_is() {

@@ -12,7 +12,6 @@ mod cluster;
 use cluster::server::{Options, Server};
 use cluster::{Cluster, Setup};
 use motorpool::{CommitOutcome, CommitToken, PgStore};
-
 use tokio_postgres::{Client, NoTls};
 
 const TOKEN: &str = "SELECT pg_current_xact_id()::text::bigint, \
