@@ -15,7 +15,8 @@ use motorpool::{CommitOutcome, CommitToken, PgStore};
 use tokio_postgres::{Client, NoTls};
 
 const TOKEN: &str = "SELECT pg_current_xact_id()::text::bigint, \
-    (extract(epoch FROM stats_reset) * 1000000)::bigint FROM pg_stat_archiver";
+    (extract(epoch FROM stats_reset) * 1000000)::bigint, \
+    ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint FROM pg_stat_archiver";
 
 async fn client(server: &Server) -> Client {
     let url = server.url("postgres");
@@ -28,7 +29,8 @@ async fn client(server: &Server) -> Client {
 async fn begin(client: &Client) -> CommitToken {
     client.batch_execute("BEGIN").await.unwrap();
     let row = client.query_one(TOKEN, &[]).await.unwrap();
-    CommitToken::new(row.get::<_, i64>(0).cast_unsigned(), row.get(1))
+    let timeline = u32::try_from(row.get::<_, i64>(2)).unwrap();
+    CommitToken::new(row.get::<_, i64>(0).cast_unsigned(), row.get(1)).on_timeline(timeline)
 }
 
 async fn outcome(server: &Server, token: &CommitToken) -> CommitOutcome {
@@ -117,7 +119,7 @@ async fn what_was_committed_before_a_crash_is_found_committed() {
 async fn a_token_that_is_none_of_this_servers_is_unknown() {
     let server = server();
     let mut token = begin(&client(&server).await).await;
-    token = CommitToken::new(token.transaction() + 1_000_000, token.era());
+    token = CommitToken::new(token.transaction() + 1_000_000, token.era()).on_timeline(1);
     assert_eq!(outcome(&server, &token).await, CommitOutcome::Unknown);
 }
 
@@ -163,4 +165,42 @@ async fn a_reset_of_the_statistics_is_no_crash() {
     assert_eq!(outcome(&server, &token).await, CommitOutcome::Unknown);
     writer.batch_execute("COMMIT").await.unwrap();
     assert_eq!(outcome(&server, &token).await, CommitOutcome::Unknown);
+}
+
+/// The standby has not seen the transaction, gives its number to another one that commits, and
+/// crashes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_that_was_given_out_on_two_timelines_says_nothing_after_a_crash() {
+    let cluster = Cluster::set_up(Setup {
+        standbys: 1,
+        synchronous: None,
+        fsync: true,
+        settings: vec![],
+    })
+    .await;
+    let [old, new] = [0, 1].map(|number| cluster.node(number));
+    let before = old.client().await;
+    let lost = begin(&before).await;
+    old.kill9();
+    new.promote().await;
+    let other = new.client().await;
+    loop {
+        let used = begin(&other).await;
+        let committed = other.batch_execute("CREATE TABLE IF NOT EXISTS other (); COMMIT");
+        committed.await.unwrap();
+        if used.transaction() >= lost.transaction() {
+            break;
+        }
+    }
+    new.kill9();
+    new.start_again();
+    let store = PgStore::connect(&new.url()).await.unwrap();
+    let outcome = store.commit_outcome(&lost).await.unwrap();
+    assert_eq!(outcome, CommitOutcome::Unknown);
+    // Of its own timeline it knows all.
+    let row = new.client().await.query_one(TOKEN, &[]).await.unwrap();
+    let now = u32::try_from(row.get::<_, i64>(2)).unwrap();
+    assert_eq!((lost.timeline(), now), (1, 2));
+    let told = store.commit_outcome(&lost.on_timeline(now)).await.unwrap();
+    assert_eq!(told, CommitOutcome::Committed);
 }

@@ -7,12 +7,13 @@ use crate::model::InvalidInput;
 /// Identifies a commit whose outcome is not known.
 ///
 /// The text form ([`Display`](fmt::Display), [`FromStr`](std::str::FromStr)) can be kept and read
-/// back, also by another process. It means something only to the server that gave it.
+/// back, also by another process. It means something only to the server that gave it, and to the
+/// standbys that take its place.
 ///
 /// ```
 /// use motorpool::CommitToken;
 ///
-/// let token = CommitToken::new(7_431, 2);
+/// let token = CommitToken::new(7_431, 2).on_timeline(1);
 /// let kept = token.to_string();
 /// assert_eq!(kept.parse(), Ok(token));
 /// ```
@@ -20,6 +21,7 @@ use crate::model::InvalidInput;
 pub struct CommitToken {
     transaction: u64,
     era: i64,
+    timeline: u32,
 }
 
 impl CommitToken {
@@ -29,7 +31,19 @@ impl CommitToken {
     /// form of its transaction id). `era`: what changes when the store may have lost the end of
     /// its log and given a number out again (in Postgres, with every crash).
     pub const fn new(transaction: u64, era: i64) -> Self {
-        CommitToken { transaction, era }
+        CommitToken {
+            transaction,
+            era,
+            timeline: 0,
+        }
+    }
+
+    /// The same, with what changes when another server takes the place of the store's and may give
+    /// numbers out again that it has not seen (in Postgres, the timeline, which a promotion
+    /// raises). 0, as it is without this: not known.
+    #[must_use]
+    pub const fn on_timeline(self, timeline: u32) -> Self {
+        CommitToken { timeline, ..self }
     }
 
     /// The number that the store gave to the transaction.
@@ -41,11 +55,16 @@ impl CommitToken {
     pub const fn era(&self) -> i64 {
         self.era
     }
+
+    /// The time between two promotions in which the number was given; 0 if it is not known.
+    pub const fn timeline(&self) -> u32 {
+        self.timeline
+    }
 }
 
 impl fmt::Display for CommitToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.transaction, self.era)
+        write!(f, "{}@{}/{}", self.transaction, self.era, self.timeline)
     }
 }
 
@@ -53,11 +72,16 @@ impl std::str::FromStr for CommitToken {
     type Err = InvalidInput;
 
     fn from_str(text: &str) -> Result<Self, InvalidInput> {
-        let parts = text.split_once('@').ok_or(InvalidInput::Id)?;
-        match (parts.0.parse(), parts.1.parse()) {
-            (Ok(transaction), Ok(era)) => Ok(CommitToken { transaction, era }),
-            _ => Err(InvalidInput::Id),
-        }
+        let parse = || {
+            let (transaction, era) = text.split_once('@')?;
+            let (era, timeline) = era.split_once('/')?;
+            Some(CommitToken {
+                transaction: transaction.parse().ok()?,
+                era: era.parse().ok()?,
+                timeline: timeline.parse().ok()?,
+            })
+        };
+        parse().ok_or(InvalidInput::Id)
     }
 }
 

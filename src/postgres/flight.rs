@@ -5,6 +5,7 @@ use futures_util::{TryStreamExt, join};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
+use super::era::{Era, TRANSACTION_ID_AND_ERA};
 use super::mode::StatementMode;
 use super::notes::Note;
 use super::statement::{Bound, Params, Statement};
@@ -18,14 +19,6 @@ const UNDO: &str =
 /// The transaction's id once it has one, in 64 bits.
 pub(super) const TRANSACTION_ID: Statement =
     Statement::read("SELECT pg_current_xact_id_if_assigned()::text::bigint");
-
-/// The same with the [era](super::lease::ERA) that it is from, for connections of which nothing can
-/// be noted.
-pub(super) const TRANSACTION_ID_AND_ERA: Statement = Statement::read(
-    "SELECT pg_current_xact_id_if_assigned()::text::bigint,
-        (SELECT coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0)
-        FROM pg_stat_archiver)",
-);
 
 pub(super) type Driver<T> = Result<T, tokio_postgres::Error>;
 
@@ -66,8 +59,8 @@ impl Noted<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Number {
     pub(super) id: i64,
-    /// The time between two crashes that it is from, where it was asked for too.
-    pub(super) era: Option<i64>,
+    /// The era that it is from, where it was asked for too.
+    pub(super) era: Option<Era>,
 }
 
 /// What the rows of an answer are gathered in.
@@ -242,7 +235,7 @@ fn number(First(row): First) -> Driver<Option<Number>> {
     };
     let era = match row.len() {
         1 => None,
-        _ => row.try_get(1)?,
+        _ => Some(Era::from_row(&row, 1)?),
     };
     let id: Option<i64> = row.try_get(0)?;
     Ok(id.map(|id| Number { id, era }))

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use super::cancel::Way;
+use super::era::{ERA, Era};
 use super::error;
 use super::flight::{
     Driver, First, Noted, Number, Rows, TRANSACTION_ID, ahead, guarded, is_stale, query,
@@ -38,12 +39,6 @@ pub(super) const COMMIT: &str = "COMMIT";
 /// them all when it is back.
 const CANCEL_TIMES: u32 = 5;
 const CANCEL_PAUSE: Duration = Duration::from_millis(50);
-
-/// What changes with every crash of the server: it throws its statistics away then, and keeps them
-/// when it is stopped in order.
-pub(super) const ERA: Statement = Statement::read(
-    "SELECT coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0) FROM pg_stat_archiver",
-);
 
 /// What the connection is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -196,9 +191,9 @@ impl Lease {
         self.note(begun, Doing::Transaction)
     }
 
-    /// The time between two crashes of the server in which the connection was made, 0 if the server
-    /// does not tell. One round trip for each connection, not for each transaction.
-    pub(super) async fn era(&mut self) -> i64 {
+    /// The era of the server in which the connection was made, if the server tells. One round trip
+    /// for each connection, not for each transaction.
+    pub(super) async fn era(&mut self) -> Era {
         if let Some(era) = self.note.era() {
             return era;
         }
@@ -207,10 +202,10 @@ impl Lease {
             Ok(rows) => rows,
             // A server that does not tell is not asked again; one that could not answer now is.
             Err(Error::Database(failure)) if failure.sqlstate() != Some("57014") => Vec::new(),
-            Err(_) => return 0,
+            Err(_) => return Era::default(),
         };
-        let era = rows.first().and_then(|row| row.try_get(0).ok());
-        let era = era.unwrap_or(0);
+        let era = rows.first().and_then(|row| Era::from_row(row, 0).ok());
+        let era = era.unwrap_or_default();
         self.note.set_era(era);
         era
     }

@@ -11,6 +11,7 @@ mod close;
 mod connect;
 mod deadline;
 mod dial;
+mod era;
 pub(crate) mod error;
 mod executor;
 mod export;

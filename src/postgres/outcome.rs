@@ -4,7 +4,8 @@
 //! fact that a number was ever given to a transaction. The number is then given to another one,
 //! whose end says nothing about ours. So a token holds the era of its server, which changes with
 //! every crash, and after a crash a commit counts as ours only if the number is older than the
-//! crash: the checkpoint at the end of recovery has noted which number came next.
+//! crash: the checkpoint at the end of recovery has noted which number came next. A standby that is
+//! promoted gives numbers out again as well; the token holds the timeline for that.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use std::sync::Arc;
 use tokio_postgres::types::Type;
 
 use super::PgStore;
+use super::era::{ERA, Era};
+use super::error;
 use super::executor::Executor;
-use super::lease::ERA;
 use super::observe::Operation;
 use super::row;
 use super::statement::Statement;
@@ -55,8 +57,8 @@ impl PgStore {
     /// `track_commit_timestamp = on` a commit from before the crash is known for longer; what may be
     /// another transaction's commit is [`Unknown`](CommitOutcome::Unknown), and so is every commit on
     /// a standby that was promoted after it, and after `pg_stat_reset_shared('archiver')`. Two
-    /// crashes between the commit and the question, or a failover and a crash, cannot be told from
-    /// one crash, so ask as soon as the server is back.
+    /// crashes between the commit and the question cannot be told from one, so ask as soon as the
+    /// server is back.
     ///
     /// ```no_run
     /// # async fn example(store: motorpool::PgStore) -> motorpool::Result<()> {
@@ -84,13 +86,14 @@ impl PgStore {
 }
 
 async fn outcome(executor: &Executor, token: &CommitToken) -> Result<CommitOutcome> {
-    let era: i64 = match executor.query_one(&ERA, &[]).await {
-        Ok(row) => row::computed(&row, 0)?,
+    let era = match executor.query_one(&ERA, &[]).await {
+        Ok(row) => Era::from_row(&row, 0).map_err(|error| error::from_driver(error, false))?,
         // A server that does not tell may have crashed.
-        Err(Error::Database(_)) => 0,
+        Err(Error::Database(_)) => Era::default(),
         Err(error) => return Err(error),
     };
-    let same_era = era != 0 && era == token.era();
+    let same_era = era.crash != 0 && era.crash == token.era();
+    let same_timeline = era.timeline != 0 && era.timeline == token.timeline();
     let number = token.transaction().to_string();
     let row = match executor.query_one(&STATUS, &[&number]).await {
         // A number that the server has not given out: one that was lost, or never its own.
@@ -108,9 +111,11 @@ async fn outcome(executor: &Executor, token: &CommitToken) -> Result<CommitOutco
         Some("committed") if same_era => Ok(CommitOutcome::Committed),
         // After a crash another transaction would have the number; but statistics are thrown away at
         // other times too.
-        Some("committed") => match after_a_crash(executor, &number).await? {
+        Some("committed") if same_timeline => match after_a_crash(executor, &number).await? {
             // What the era of the token was, nobody knows.
-            CommitOutcome::RolledBack if era == 0 || token.era() == 0 => Ok(CommitOutcome::Unknown),
+            CommitOutcome::RolledBack if era.crash == 0 || token.era() == 0 => {
+                Ok(CommitOutcome::Unknown)
+            }
             outcome => Ok(outcome),
         },
         _ => Ok(CommitOutcome::Unknown),

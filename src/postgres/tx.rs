@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use super::begin;
 use super::deadline::Deadline;
+use super::era::Era;
 use super::flight::{Number, Rows};
 use super::lease::{COMMIT, Lease};
 use super::mode::StatementMode;
@@ -21,7 +22,7 @@ use crate::store::TxOptions;
 pub(super) struct TxInner {
     pub(super) shared: Arc<Shared>,
     /// For the token of a commit, unless it comes with the transaction's id.
-    era: i64,
+    era: Era,
     // Statements of one transaction run one after the other.
     pub(super) state: Mutex<State>,
     /// See [`Transaction::gave_way`](crate::store::Transaction::gave_way).
@@ -65,7 +66,7 @@ pub(super) async fn open(
     let begun = async {
         // Through a pooler a connection may outlive a crash: nothing can be noted about it.
         let era = match options.is_read_only() || shared.mode == StatementMode::Unnamed {
-            true => 0,
+            true => Era::default(),
             false => lease.era().await,
         };
         let sql = begin::message(shared, options);
@@ -264,8 +265,10 @@ impl TxInner {
             // No answer, or one from a server that is going down.
             (error, Some(id)) => {
                 self.shared.timed_out(error, sent);
+                let era = id.era.unwrap_or(self.era);
+                let token = CommitToken::new(id.id.cast_unsigned(), era.crash);
                 Error::CommitUnknown {
-                    token: CommitToken::new(id.id.cast_unsigned(), id.era.unwrap_or(self.era)),
+                    token: token.on_timeline(era.timeline),
                 }
             }
             // It wrote nothing, so there was nothing to commit.

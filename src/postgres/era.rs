@@ -1,0 +1,48 @@
+//! The times of a server between which numbers of transactions may have been given out again.
+
+use tokio_postgres::Row;
+
+use super::statement::Statement;
+
+/// What the server says about its era.
+macro_rules! columns {
+    () => {
+        "coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0),
+        CASE WHEN NOT pg_is_in_recovery() THEN
+            ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
+    FROM pg_stat_archiver"
+    };
+}
+
+/// Gives the [`Era`].
+pub(super) const ERA: Statement = Statement::read(concat!("SELECT ", columns!()));
+
+/// Gives the transaction's id once it has one, in 64 bits, and the [`Era`], for connections of which
+/// nothing can be noted.
+pub(super) const TRANSACTION_ID_AND_ERA: Statement = Statement::read(concat!(
+    "SELECT pg_current_xact_id_if_assigned()::text::bigint, ",
+    columns!()
+));
+
+/// A time in which no number was given to a second transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Era {
+    /// Changes with every crash of the server: it throws its statistics away then, and keeps them
+    /// when it is stopped in order. 0: not known.
+    pub(super) crash: i64,
+    /// Changes with every promotion of a standby. 0: not known.
+    pub(super) timeline: u32,
+}
+
+impl Era {
+    /// From the columns of a row that begin with this one.
+    pub(super) fn from_row(row: &Row, first: usize) -> Result<Era, tokio_postgres::Error> {
+        let timeline: Option<i64> = row.try_get(first + 1)?;
+        Ok(Era {
+            crash: row.try_get(first)?,
+            timeline: timeline
+                .and_then(|number| u32::try_from(number).ok())
+                .unwrap_or_default(),
+        })
+    }
+}
