@@ -203,9 +203,10 @@ impl PgStoreBuilder {
     /// the primary included.
     ///
     /// A replica that does not answer, [lags](Self::replica_lag), has been promoted or follows
-    /// another timeline is not read from until that is over; [`PgStore::status`] says which. A read
-    /// that fails on one is made on another, and at last on the primary. A read that nobody has
-    /// promised anything for may show what the replica shows at that moment; one of a
+    /// another timeline is not read from until that is over; [`PgStore::status`] says which. As long
+    /// as the primary does not answer, a lag is measured against what was last heard of it. A read
+    /// that fails on one is made on another, and at last on the primary; each replica has three
+    /// quarters of the time that is left. A read that nobody has promised anything for may show what the replica shows at that moment; one of a
     /// [`Session`](crate::Session) shows what the session has written.
     ///
     /// That a replica has followed a failover is seen at once if the role may see

@@ -151,9 +151,13 @@ impl Settings {
 
     /// Where connections are made to.
     pub(super) fn dial(&self, tls: &Tls) -> Dial {
-        let (session, balance) = (self.target.session, self.target.balance);
         // A call that makes a connection has no more than its own time for all hosts.
-        let limit = self.connect.min(self.call);
+        self.dial_within(tls, self.connect.min(self.call))
+    }
+
+    /// The same, for who has so much time for all hosts.
+    pub(super) fn dial_within(&self, tls: &Tls, limit: Duration) -> Dial {
+        let (session, balance) = (self.target.session, self.target.balance);
         Dial::new(self.hosts(), tls.clone(), session, balance, limit)
     }
 

@@ -25,6 +25,11 @@ pub(super) const POSITION: Statement = Statement::read(
         ELSE pg_current_wal_flush_lsn() END, pg_walfile_name(pg_current_wal_flush_lsn())",
 );
 
+/// The furthest place that there is, whatever the other connections set.
+pub(super) const END: Statement = Statement::read(
+    "SELECT pg_current_wal_insert_lsn(), pg_walfile_name(pg_current_wal_flush_lsn())",
+);
+
 /// The most that is remembered of where the log was when.
 const SAMPLES: usize = 4096;
 
@@ -160,7 +165,7 @@ impl Log {
     }
 }
 
-/// The answer to [`POSITION`].
+/// The answer to [`POSITION`] or [`END`].
 pub(super) fn mark(row: &Row) -> Option<Mark> {
     let lsn: PgLsn = row.try_get(0).ok()?;
     place(lsn, row.try_get(1).ok()?)

@@ -5,8 +5,8 @@
 //!   has without replicas.
 //! - [`standing`] is what is known of a replica, and [`log`] what is known of the primary's log.
 //!   Both are fed by [`watch`], which looks at every server a few times a second, and by the calls.
-//! - A [`session`] remembers in its [`state`] how far it has written, as a [`position`]. [`check`] asks a replica how
-//!   far it is, in the same flight as a read.
+//! - A [`session`] remembers in its [`state`] how far it has written, as a [`position`]. [`check`]
+//!   asks a replica how far it is, in the same flight as a read, and [`wait`] until it is far enough.
 
 mod check;
 pub(super) mod log;
@@ -18,6 +18,7 @@ mod session;
 mod standing;
 mod state;
 mod status;
+mod wait;
 mod watch;
 
 use std::sync::Arc;

@@ -26,7 +26,9 @@ pub(in crate::postgres) struct Mark {
 /// It means something only to stores on the same database. It holds the timeline of the log, so
 /// that after a failover a replica that goes on with the old history does not pass for a fresh one.
 /// It holds nothing that tells databases apart: a position of another one makes one read wait for
-/// nothing, after which the session knows that it was none of this database.
+/// nothing, after which the session knows that it was none of this database. One of a timeline that
+/// the primary has not come to yet leads all reads to the primary; so after `pg_upgrade`, which
+/// counts timelines from 1 again, let positions go and start the services anew.
 ///
 /// ```
 /// use motorpool::Position;

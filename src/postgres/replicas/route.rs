@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{Either, select, select_all};
-use tokio::time::{sleep, timeout, timeout_at};
+use futures_util::future::{Either, select};
+use tokio::time::timeout;
 
-use super::check::{CHECK, Checked, Told, replayed};
-use super::log::{self, POSITION};
+use super::check::Checked;
+use super::log::{self, END, POSITION};
 use super::position::Mark;
 use super::state::{Before, Need, State};
 use super::status::OutOfRotation;
+use super::wait::Waited;
 use super::{Replica, Replicas};
 use crate::error::{Error, Result, UnavailableReason};
 use crate::postgres::deadline::{Deadline, after};
@@ -24,18 +25,13 @@ use crate::postgres::shared::Shared;
 /// How long a caller who has its answer waits for what is worth knowing besides.
 const LEARNING: Duration = Duration::from_millis(250);
 
-/// The first pause between two questions to a replica that is not far enough, which doubles, and
-/// the longest.
-const PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(16);
-
 /// A store with replicas, or a session of one.
 #[derive(Clone)]
 pub(in crate::postgres) struct Route {
     pub(super) replicas: Arc<Replicas>,
     primary: Arc<Shared>,
     /// The replicas' pools, with the limits of this store.
-    standbys: Vec<Arc<Shared>>,
+    pub(super) standbys: Vec<Arc<Shared>>,
     pub(super) session: Option<Arc<State>>,
 }
 
@@ -201,20 +197,11 @@ impl Route {
                 continue;
             }
             // All have been asked.
-            let waiting = self.replicas.replicas.iter().enumerate();
-            let waiting = waiting.filter(|(index, replica)| {
-                !tried[*index] && replica.standing.admits(Some(mark.timeline)).is_some()
-            });
-            let waiting: Vec<_> = (waiting)
-                .map(|(index, _)| Box::pin(self.reaches(index, mark, deadline)))
-                .collect();
-            if waiting.is_empty() {
-                return Fresh::Nowhere;
-            }
-            match timeout_at(until.into(), select_all(waiting)).await {
-                Ok((Some(index), ..)) => behind[index] = false,
-                Ok((None, ..)) => {}
-                Err(_) => return Fresh::Overdue,
+            match self.wait(tried, mark, until, deadline).await {
+                Waited::Reached(index) => behind[index] = false,
+                Waited::Left(index) => tried[index] = true,
+                Waited::Nobody => return Fresh::Nowhere,
+                Waited::Overdue => return Fresh::Overdue,
             }
         }
     }
@@ -264,18 +251,11 @@ impl Route {
         else {
             return Attempt::Failed;
         };
-        let checked = Checked::new(shared);
+        let checked = Checked::new(shared, &replica.standing);
         let on = Executor::Checked(Arc::clone(&checked));
-        let far_enough = |_: &T| match checked.told() {
-            Told::Nothing => true,
-            Told::NoStandby => {
-                replica.standing.leave(OutOfRotation::Promoted, None);
-                false
-            }
-            Told::Replayed(lsn) => {
-                replica.standing.saw(lsn);
-                lsn >= mark.lsn
-            }
+        let far_enough = |_: &T| {
+            let told = checked.told();
+            replica.standing.heard(told) && told.shows(mark)
         };
         self.attempt(index, call(on), deadline, far_enough).await
     }
@@ -312,8 +292,9 @@ impl Route {
             Err(Error::Database(_)) => Attempt::Refused,
             // Elsewhere the row is the same.
             Err(error @ Error::Decode { .. }) => Attempt::Done(Err(error)),
+            // It answers, if only to say that it has no place for one more connection.
             Err(Error::Unavailable {
-                reason: UnavailableReason::Closed,
+                reason: UnavailableReason::Closed | UnavailableReason::TooManyConnections,
                 ..
             }) => Attempt::Failed,
             Err(error @ Error::Unavailable { .. }) => {
@@ -323,41 +304,6 @@ impl Route {
             // It was in the way of what is replayed, or all connections are in use: another one may
             // do better.
             Err(_) => Attempt::Failed,
-        }
-    }
-
-    /// Ends when the replica is far enough, with its index, or will not be waited for any more.
-    async fn reaches(&self, index: usize, mark: Mark, deadline: Deadline) -> Option<usize> {
-        let replica = self.replicas.replicas.get(index)?;
-        let standing = &replica.standing;
-        let on = Executor::Pool(Arc::clone(self.standbys.get(index)?));
-        let mut pause = PAUSE;
-        loop {
-            let mut news = pin!(standing.news.notified());
-            // Listens before it looks.
-            news.as_mut().enable();
-            if standing.has(mark).is_some() {
-                return Some(index);
-            }
-            standing.admits(Some(mark.timeline))?;
-            // One of those who wait asks, for all of them.
-            let turn = pin!(replica.asking.lock());
-            let Either::Right((turn, news)) = select(news, turn).await else {
-                continue;
-            };
-            match on.query_opt_by(deadline, &CHECK, &[]).await {
-                Ok(row) => {
-                    let replayed = row.as_ref().and_then(replayed)?;
-                    standing.saw(replayed);
-                    if replayed >= mark.lsn {
-                        return Some(index);
-                    }
-                }
-                Err(_) => return None,
-            }
-            select(pin!(sleep(pause)), news).await;
-            drop(turn);
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -378,7 +324,11 @@ impl Route {
         };
         // The caller's answer waits for it, and it is of use to later reads alone.
         let soon = deadline.min(Deadline::new(Instant::now(), LEARNING));
-        let row = self.primary().query_opt_by(soon, &POSITION, &[]).await;
+        let question = match learn {
+            Learn::Anew(_) => &POSITION,
+            Learn::IfLost(_) => &END,
+        };
+        let row = self.primary().query_opt_by(soon, question, &[]).await;
         let row = row.ok().flatten();
         let Some(mark) = row.as_ref().and_then(log::mark) else {
             return;

@@ -62,6 +62,8 @@ pub(super) struct Found {
     pub(super) lag: Option<Duration>,
     /// By a connection that was made for this look, so the one before it had broken.
     pub(super) anew: bool,
+    /// What was known before it.
+    pub(super) before: State,
 }
 
 impl Standing {
@@ -115,6 +117,11 @@ impl Standing {
         self.state().epoch
     }
 
+    /// Whether there is more than one server behind its address.
+    pub(super) fn is_several(&self) -> bool {
+        self.state().several
+    }
+
     /// A read begins.
     pub(super) fn enter(&self) -> Busy<'_> {
         self.busy.fetch_add(1, Relaxed);
@@ -155,6 +162,12 @@ impl Standing {
         if found.anew {
             state.forget();
             (state.server, state.several) = (Some(found.server), false);
+        } else if state.server.is_some_and(|known| known != found.server) {
+            // A pooler is between: it has gone over to another server, or that was started anew.
+            state.forget();
+            state.several = true;
+        } else if state.epoch == found.before.epoch && found.replayed.lsn < found.before.replayed {
+            state.forget();
         }
         if state.timeline != found.replayed.timeline {
             state.forget();
@@ -313,19 +326,24 @@ fn read(message: &SimpleQueryMessage) -> Option<(bool, u64, i64)> {
 mod tests {
     use super::*;
 
-    fn found(lsn: u64, server: i64, anew: bool) -> Found {
-        Found {
+    fn look(standing: &Standing, lsn: u64, server: i64, anew: bool) {
+        answered(standing, standing.get(), lsn, server, anew);
+    }
+
+    fn answered(standing: &Standing, before: State, lsn: u64, server: i64, anew: bool) {
+        standing.found(&Found {
             replayed: Mark { timeline: 1, lsn },
             server,
             out: None,
             lag: None,
             anew,
-        }
+            before,
+        });
     }
 
     fn standing() -> Standing {
         let standing = Standing::new(0);
-        standing.found(&found(10, 7, true));
+        look(&standing, 10, 7, true);
         standing
     }
 
@@ -370,11 +388,36 @@ mod tests {
         standing.met(8, 100);
         assert!(standing.epoch() > epoch);
         standing.saw(100);
-        standing.found(&found(100, 7, false));
+        look(&standing, 100, 7, false);
         assert!(!has(&standing, 1));
         assert_eq!(standing.admits(Some(1)), Some(0));
         // The connection of the looks broke: it was a restart, and this is the server now.
-        standing.found(&found(20, 8, true));
+        look(&standing, 20, 8, true);
         assert!(has(&standing, 20));
+    }
+
+    // Connections through a pooler outlive the server that they lead to.
+    #[test]
+    fn a_server_that_is_another_one_on_the_same_connection_is_asked_again() {
+        let standing = standing();
+        let epoch = standing.epoch();
+        look(&standing, 12, 8, false);
+        assert!(standing.epoch() > epoch && standing.is_several());
+        assert!(!has(&standing, 1));
+    }
+
+    #[test]
+    fn a_server_that_is_behind_where_it_was_is_asked_again() {
+        let standing = standing();
+        let epoch = standing.epoch();
+        look(&standing, 5, 7, false);
+        assert!(standing.epoch() > epoch);
+        assert!(has(&standing, 5) && !has(&standing, 6));
+        // Somebody heard of a later place while the look was under way.
+        let (before, epoch) = (standing.get(), standing.epoch());
+        standing.saw(8);
+        answered(&standing, before, 7, 7, false);
+        assert_eq!(standing.epoch(), epoch);
+        assert!(has(&standing, 8));
     }
 }

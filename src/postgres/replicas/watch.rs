@@ -13,9 +13,10 @@ use tokio_postgres::types::PgLsn;
 use tokio_postgres::{Client, Row};
 
 use super::Replicas;
+use super::check::timeline;
 use super::log::{self, Log};
 use super::position::Mark;
-use super::standing::{Found, Standing};
+use super::standing::{Found, Standing, State};
 use super::status::OutOfRotation;
 use crate::error::{Error, Failure, Result};
 use crate::postgres::connect::Settings;
@@ -30,16 +31,12 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// How long a server may take to answer, connecting included.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// What a replica is asked. The timeline is the one that it receives, which only a role with the
-/// rights of `pg_read_all_stats` is told, or the one in its control file, which follows a failover
-/// with its next restartpoint. It is never one that the server has not gone over to.
-const LOOK: &str = "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(),
-    greatest(
-        (SELECT received_tli FROM pg_stat_wal_receiver),
-        (SELECT timeline_id FROM pg_control_checkpoint()),
-        (SELECT min_recovery_end_timeline FROM pg_control_recovery())
-    ),
-    (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
+/// What a replica is asked.
+const LOOK: &str = concat!(
+    "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(), ",
+    timeline!(),
+    ", (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
+);
 
 /// A server that is looked at.
 pub(super) struct Member {
@@ -54,7 +51,7 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn primary(settings: &Settings, tls: &Tls, wake: &Arc<Notify>) -> Self {
         Member {
-            dial: settings.dial(tls),
+            dial: settings.dial_within(tls, LIMIT),
             replica: None,
             connection: None,
             wake: Arc::clone(wake),
@@ -68,7 +65,7 @@ impl Member {
         standing: &Arc<Standing>,
     ) -> Self {
         Member {
-            dial: settings.dial(tls),
+            dial: settings.dial_within(tls, LIMIT),
             replica: Some((number, Arc::clone(standing))),
             connection: None,
             wake: Arc::clone(&standing.wake),
@@ -104,6 +101,7 @@ impl Member {
                 return;
             }
             let asked = Instant::now();
+            let before = self.replica.as_ref().map(|(_, standing)| standing.get());
             let looked = timeout(LIMIT, self.look()).await;
             let Some(all) = replicas.upgrade() else {
                 return;
@@ -117,8 +115,10 @@ impl Member {
                     }
                 }
                 Some((number, standing)) => {
+                    let before = before.unwrap_or_else(|| standing.get());
                     let found = answer.and_then(|(rows, anew)| {
-                        let found = rows.first().and_then(|row| judge(row, anew, &all.log, lag));
+                        let row = rows.first();
+                        let found = row.and_then(|row| judge(row, anew, before, &all.log, lag));
                         found.ok_or_else(unreadable)
                     });
                     match found {
@@ -151,7 +151,7 @@ fn unreadable() -> Error {
 }
 
 /// What to make of an answer, `None` if it is none.
-fn judge(row: &Row, anew: bool, log: &Log, limit: Duration) -> Option<Found> {
+fn judge(row: &Row, anew: bool, before: State, log: &Log, limit: Duration) -> Option<Found> {
     let standby: bool = row.try_get(0).ok()?;
     let lsn: Option<PgLsn> = row.try_get(1).ok()?;
     let timeline: i32 = row.try_get(2).ok()?;
@@ -177,6 +177,7 @@ fn judge(row: &Row, anew: bool, log: &Log, limit: Duration) -> Option<Found> {
         out,
         lag,
         anew,
+        before,
     })
 }
 
