@@ -47,6 +47,8 @@ enum Phase {
     /// This statement failed, and so does everything after it. A transaction that had written
     /// stays the writer.
     Failed(Failure, Option<Writer>),
+    /// A statement was dropped while it waited, and no savepoint brings the transaction back.
+    GivenUp,
     /// Committed or rolled back.
     Ended,
 }
@@ -92,7 +94,11 @@ impl InTx {
         }
         // A statement's view is that of its begin, before it waits.
         let seen = self.view(&mut state.snapshot).version();
-        let writer = self.shared.become_writer().await?;
+        // What is found by whoever comes after one who does not wait for it.
+        state.phase = Phase::GivenUp;
+        let writer = self.shared.become_writer().await;
+        state.phase = Phase::Reading;
+        let writer = writer?;
         let rows = self.shared.snapshot();
         if state.snapshot.is_some() && seen != rows.version() {
             let message = "could not serialize access due to concurrent update";
@@ -112,6 +118,10 @@ impl TxState {
         match &self.phase {
             Phase::Reading | Phase::Writing { .. } => Ok(()),
             Phase::Failed(first, _) => Err(Error::RolledBack(first.clone())),
+            Phase::GivenUp => {
+                let first = Failure::new("a call in it was given up before its answer");
+                Err(Error::RolledBack(first))
+            }
             Phase::Ended => Err(Error::TransactionClosed),
         }
     }
@@ -217,13 +227,16 @@ impl Transaction for MemoryTx {
         if ended || level == 0 || state.saved.len() < level as usize {
             return Err(Error::TransactionClosed);
         }
+        if matches!(state.phase, Phase::GivenUp) {
+            return state.refusal();
+        }
         // Those inside it that were dropped unfinished go with it.
         let saved = state.saved.drain(level as usize - 1..).next().flatten();
         let phase = std::mem::replace(&mut state.phase, Phase::Reading);
         let writer = match phase {
             Phase::Writing { writer, .. } => Some(writer),
             Phase::Failed(_, writer) => writer,
-            Phase::Reading | Phase::Ended => None,
+            Phase::Reading | Phase::GivenUp | Phase::Ended => None,
         };
         if let (Some(rows), Some(writer)) = (saved, writer) {
             state.phase = Phase::Writing { rows, writer };
@@ -278,7 +291,32 @@ mod tests {
         assert!(store.users().register(&bert).now_or_never().is_none());
         drop(holder);
         assert!(store.users().register(&bert).await?.is_created());
-        assert_eq!(waiting.users().count().await?, 1);
+        let refused = waiting.users().count().await;
+        assert!(matches!(refused, Err(Error::RolledBack(_))), "{refused:?}");
+        assert!(matches!(waiting.commit().await, Err(Error::RolledBack(_))));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_savepoint_does_not_bring_back_what_was_given_up() -> Result<()> {
+        let store = MemoryStore::new();
+        let (anna, bert) = (named("Anna")?, named("Bert")?);
+        let holder = store.begin(TxOptions::new()).await?;
+        holder.users().register(&anna).await?;
+        let waiting = store.begin(TxOptions::new()).await?;
+        let undone = waiting.savepoint(|tx| {
+            let bert = bert.clone();
+            async move {
+                assert!(tx.users().register(&bert).now_or_never().is_none());
+                Err::<(), _>(Error::UsernameTaken)
+            }
+        });
+        assert!(undone.await.is_err());
+        holder.commit().await?;
+        let refused = waiting.users().register(&bert).await;
+        assert!(matches!(refused, Err(Error::RolledBack(_))), "{refused:?}");
+        assert!(matches!(waiting.commit().await, Err(Error::RolledBack(_))));
+        assert_eq!(store.users().count().await?, 1);
         Ok(())
     }
 

@@ -56,7 +56,9 @@
 //! # In a transaction
 //! Its calls, savepoints, commit and rollback are counted and fail like any other. An error of the
 //! connection or the server, or a call that was dropped while it hung, fails the transaction: what
-//! comes after is [`RolledBack`](Error::RolledBack), the commit too, unless it was in a savepoint.
+//! comes after is [`RolledBack`](Error::RolledBack), the commit too. A savepoint contains an error
+//! of the server and a [`timeout`], but neither a connection that was [lost](connection_lost) nor a
+//! call that was dropped.
 //! A [`conflict`] makes [`StoreExt::transaction`](crate::StoreExt::transaction) run its closure
 //! again. A commit that fails and was not made rolls back.
 //!

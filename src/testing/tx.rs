@@ -28,6 +28,8 @@ struct State {
     /// The first fault that the transaction does not survive. The transaction inside knows nothing
     /// of it.
     failed: Option<Failure>,
+    /// A server has nothing left of it: no savepoint brings it back.
+    lost: bool,
     /// If the last statement or the commit met a fault, whether that was a conflict.
     gave_way: Option<bool>,
     /// Committed or rolled back.
@@ -68,7 +70,7 @@ impl InTx {
     fn end(&self) {
         let state = &mut *self.state();
         state.ended = true;
-        state.failed = None;
+        (state.failed, state.lost) = (None, false);
     }
 
     /// Rolls back in place of a commit, as a server does whose client has gone.
@@ -125,6 +127,7 @@ impl Way for InTx {
             state.gave_way = Some(failure.is_conflict());
             if ends_the_transaction(error) {
                 state.fail(failure);
+                state.lost |= matches!(error, Error::Unavailable { .. });
             }
         }
         result
@@ -144,7 +147,9 @@ impl Drop for Hanging<'_> {
     fn drop(&mut self) {
         if let Some(tx) = self.0 {
             let first = Failure::new("a call in it was given up before its answer");
-            tx.state().fail(first);
+            let state = &mut *tx.state();
+            state.fail(first);
+            state.lost = true;
         }
     }
 }
@@ -219,6 +224,10 @@ impl Transaction for FaultyTx {
         let tx = &self.repos.0;
         let strike = tx.plan.next(Operation::UndoSavepoint);
         tx.strike(&strike, When::Before).await?;
+        let lost = tx.state().lost;
+        if lost {
+            return tx.refusal();
+        }
         let undone = tx.inner().rollback_to(level).await;
         if undone.is_ok() {
             // It was opened before the failure: nothing can be opened after one.

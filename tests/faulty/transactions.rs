@@ -206,6 +206,40 @@ async fn a_savepoint_contains_a_fault() {
 }
 
 #[tokio::test]
+async fn a_savepoint_does_not_contain_the_loss_of_the_connection() {
+    for dropped in [false, true] {
+        for lost in [false, true] {
+            let store = store();
+            let tx = begin(&store).await;
+            add(&tx, "Ada").await.unwrap();
+            match (dropped, lost) {
+                (false, false) => {
+                    drop(store.fail(Operation::Register, 1, testing::connection_lost))
+                }
+                (false, true) => {
+                    drop(store.lose_answer(Operation::Register, 1, testing::connection_lost));
+                }
+                (true, false) => drop(store.hang(Operation::Register, 1)),
+                (true, true) => drop(store.hang_answer(Operation::Register, 1)),
+            }
+            let undone = tx.savepoint(|tx| async move {
+                match dropped {
+                    false => add(&tx, "Bob").await,
+                    true => {
+                        assert!(add(&tx, "Bob").now_or_never().is_none());
+                        Err(Error::UsernameTaken)
+                    }
+                }
+            });
+            assert!(undone.await.is_err());
+            assert!(is_rolled_back(add(&tx, "Cy").await));
+            assert!(is_rolled_back(tx.commit().await));
+            assert_eq!(names(&store).await, [""; 0]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_savepoint_that_cannot_be_opened_or_undone_fails_its_transaction() {
     for operation in [Operation::Savepoint, Operation::UndoSavepoint] {
         for lost in [false, true] {
