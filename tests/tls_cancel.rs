@@ -114,3 +114,39 @@ async fn a_cancel_request_for_a_hosts_own_pool_is_encrypted() {
     })
     .await;
 }
+
+/// A pool of the host's own whose connections are not encrypted, though the server could. It knows
+/// an address and no name, so there is no TLS.
+#[tokio::test]
+async fn a_cancel_request_for_a_hosts_own_pool_in_clear_arrives() {
+    use deadpool_postgres::{Manager, Pool};
+    use tokio_postgres::{Config, NoTls};
+
+    with_database(async |database| {
+        let role = "CREATE ROLE clear LOGIN SUPERUSER PASSWORD 'clear'";
+        server().admin().await.batch_execute(role).await.unwrap();
+        let mut config = Config::new();
+        config
+            .hostaddr(std::net::Ipv4Addr::LOCALHOST.into())
+            .port(server().server.port())
+            .user("clear")
+            .password("clear")
+            .dbname(&database.name);
+        let pool = Pool::builder(Manager::new(config, NoTls)).build().unwrap();
+        let store = PgStore::from_pool(pool);
+        let (lock, look) = (Watch::new(&database).await, Watch::new(&database).await);
+        lock.run("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+            .await;
+        let new = NewUser::new("Ada").unwrap();
+        let call = tokio::spawn({
+            let store = store.clone();
+            async move { store.users().register(&new).await }
+        });
+        let blocked = "SELECT count(*) FROM pg_stat_activity \
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        look.until(blocked, 1).await;
+        call.abort();
+        look.until(blocked, 0).await;
+    })
+    .await;
+}

@@ -24,11 +24,12 @@ use crate::support::Database;
 use crate::support::server::{Options, Server};
 
 /// Who comes over TCP is a client with a certificate for `certified`, sends the password in clear
-/// as `plain`, or proves to know it.
+/// as `plain`, or proves to know it. `clear` alone comes without TLS.
 const ACCESS: &str = "\
 local all all scram-sha-256
 hostssl all certified 127.0.0.1/32 cert
 hostssl all plain 127.0.0.1/32 password
+hostnossl all clear 127.0.0.1/32 scram-sha-256
 hostssl all all 127.0.0.1/32 scram-sha-256
 ";
 

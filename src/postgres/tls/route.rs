@@ -3,9 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use deadpool_postgres::{Pool, WeakPool};
-#[cfg(not(feature = "tls"))]
-use tokio_postgres::NoTls;
-use tokio_postgres::{CancelToken, Error};
+use tokio_postgres::{CancelToken, Error, NoTls};
 
 use super::{Connector, Inner};
 
@@ -48,13 +46,17 @@ impl CancelRoute {
     pub(crate) async fn cancel(&self, token: &CancelToken) -> Result<(), Error> {
         match &self.0 {
             Some(connector) => token.cancel_query(connector.clone()).await,
-            #[cfg(not(feature = "tls"))]
-            None => token.cancel_query(NoTls).await,
-            #[cfg(feature = "tls")]
-            None => match super::credentials::anyone() {
-                Some(connector) => token.cancel_query(connector).await,
-                None => Ok(()),
-            },
+            None => {
+                #[cfg(feature = "tls")]
+                if let Some(connector) = super::credentials::anyone()
+                    && token.cancel_query(connector).await.is_ok()
+                {
+                    return Ok(());
+                }
+                // The connection is perhaps not encrypted, though its server could. Where it has to
+                // be, the driver refuses.
+                token.cancel_query(NoTls).await
+            }
         }
     }
 }
