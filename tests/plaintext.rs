@@ -121,7 +121,7 @@ async fn without_the_feature_what_needs_it_says_so() {
         "channel_binding=require",
         "sslmode=require sslnegotiation=direct",
     ] {
-        for host in ["127.0.0.1", "db.example.com", "/run"] {
+        for host in ["127.0.0.1", "db.example.com", "/run,127.0.0.1"] {
             let url = format!("host={host} password={CANARY} {more}");
             let error = PgStore::connect(&url).await.expect_err(more);
             assert!(matches!(error, Error::Config { .. }), "{more}: {error:?}");
@@ -130,6 +130,10 @@ async fn without_the_feature_what_needs_it_says_so() {
             assert!(!said.contains("canary"), "{said}");
         }
     }
+    // A socket is not encrypted anyway.
+    let url = "host=/nowhere sslmode=verify-full sslrootcert=/canary";
+    let error = PgStore::connect(url).await.expect_err("nobody is there");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
     // What is harmless without TLS is let be.
     for more in [
         "sslmode=disable sslrootcert=/canary sslcert=/canary sslkey=/canary",

@@ -75,17 +75,18 @@ impl PgStore {
     /// sockets, and its keys: `application_name`, `connect_timeout` (seconds, for each host),
     /// `keepalives` and its kin, `tcp_user_timeout` (milliseconds), `options`, `passfile`,
     /// `target_session_attrs`, `load_balance_hosts` and so on. `postgresql+psycopg2://`, as
-    /// SQLAlchemy has it, is understood.
+    /// SQLAlchemy has it, is understood. An IPv6 address with a network card (`fe80::1%eth0`) is
+    /// refused.
     ///
     /// Encryption needs the feature `tls`. Without it connections are in plaintext, a connection to a
     /// host that is not this machine is warned of in the log, and a URL that asks for TLS is an
-    /// error. `sslmode` is
+    /// error, unless it names Unix sockets alone, which are never encrypted. `sslmode` is
     /// `disable`, `prefer` (TLS unless the server says that it has none), `require` (TLS with
     /// anybody), `verify-ca` (with a certificate of an authority in `sslrootcert`, a file) or
     /// `verify-full` (and for this host; without `sslrootcert`, or where it is `system`, of an
     /// authority that the system trusts). With the feature the default is `require` for a host that
     /// is not this machine and `prefer` otherwise. `sslcert` and `sslkey`, `channel_binding`,
-    /// `sslnegotiation` and `ssl_min_protocol_version` are libpq's. Unix sockets are not encrypted.
+    /// `sslnegotiation` and `ssl_min_protocol_version` are libpq's.
     /// Files are PEM; they are read by [`build`](PgStoreBuilder::build) and again for each
     /// connection, and the ones read before are used if that fails.
     ///

@@ -206,10 +206,16 @@ impl Target {
         distant.map(|host| host.name().into_owned()).collect()
     }
 
+    /// Whether there is nothing that would be encrypted.
+    pub(super) fn has_only_sockets(&self) -> bool {
+        self.endpoints.iter().all(Endpoint::is_socket)
+    }
+
     /// Whether what is said cannot be done without TLS.
     #[cfg(not(feature = "tls"))]
     pub(super) fn needs_tls(&self) -> bool {
-        self.tls.is_needed() || self.channel_binding == ChannelBinding::Require
+        let encrypted = self.tls.is_needed() && !self.has_only_sockets();
+        encrypted || self.channel_binding == ChannelBinding::Require
     }
 
     /// The servers and the database, for those who look on.

@@ -128,6 +128,9 @@ fn endpoints(values: &Values) -> Result<Vec<Endpoint>, Wrong> {
     };
     let endpoint = |(n, port)| {
         let host = entry(&hosts, n);
+        if host.as_deref().is_some_and(has_zone) {
+            return Err(Wrong::Key("host", ZONE));
+        }
         if !host.as_deref().is_none_or(is_host) {
             return Err(Wrong::Key("host", NO_HOST));
         }
@@ -151,6 +154,9 @@ fn endpoints(values: &Values) -> Result<Vec<Endpoint>, Wrong> {
 const NO_HOST: &str = "is not a host name, an IP address or the absolute path of a socket's \
                        directory";
 
+const ZONE: &str = "names the network card of an IPv6 address behind a `%`, which the driver has \
+                    no way to use; an address that is not link-local needs none";
+
 fn port(text: &str) -> Result<u16, Wrong> {
     let text = text.trim_ascii();
     if text.is_empty() {
@@ -168,10 +174,15 @@ fn is_host(host: &str) -> bool {
     if host.starts_with('/') {
         return !host.contains('=') && !host.contains(char::is_control);
     }
-    let (name, zone) = host.split_once('%').unwrap_or((host, ""));
     let is_word = |c: char| c.is_alphanumeric() || "-._".contains(c);
-    let is_name = !name.is_empty() && name.chars().all(is_word) && !host.contains('%');
-    is_name || name.parse::<Ipv6Addr>().is_ok() && zone.chars().all(is_word)
+    let is_name = !host.is_empty() && host.chars().all(is_word);
+    is_name || host.parse::<Ipv6Addr>().is_ok()
+}
+
+/// Whether this is an IPv6 address as libpq reads it, with the network card that it is behind.
+fn has_zone(host: &str) -> bool {
+    let parts = host.split_once('%');
+    parts.is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
 }
 
 /// The password of each host, from the password file.

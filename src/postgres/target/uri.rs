@@ -73,7 +73,11 @@ fn hosts(mut text: &str) -> Result<(String, String, &str), Wrong> {
     loop {
         let host;
         (host, text) = match text.strip_prefix('[') {
-            Some(bracketed) => bracketed.split_once(']').ok_or(Wrong::Text(OPEN))?,
+            Some(bracketed) => match bracketed.split_once(']').ok_or(Wrong::Text(OPEN))? {
+                // It would be the socket of this machine.
+                ("", _) => return Err(Wrong::Text(EMPTY)),
+                address => address,
+            },
             None => until(text, &[':', '/', '?', ',']),
         };
         hosts.push_str(host);
@@ -95,6 +99,7 @@ fn hosts(mut text: &str) -> Result<(String, String, &str), Wrong> {
 }
 
 const OPEN: &str = "has a `[` without a `]`; an IPv6 address is written [::1]";
+const EMPTY: &str = "has nothing between a `[` and its `]`; an IPv6 address is written [::1]";
 const BRACKETS: &str = "has something behind a `]` that is neither a port nor the end of the host";
 
 fn until<'a>(text: &'a str, ends: &[char]) -> (&'a str, &'a str) {

@@ -195,10 +195,8 @@ fn system() -> Result<RootCertStore> {
 /// The name to find in the certificate. Where none is looked for, one that can be in none is left
 /// out; an address is not told to the server.
 pub(super) fn name(host: &str, wanted: bool) -> Result<String, Refusal> {
-    // What comes after a `%` says which network card an address is behind.
-    let name = host.split('%').next().unwrap_or(host);
-    match ServerName::try_from(name) {
-        Ok(_) => Ok(name.to_owned()),
+    match ServerName::try_from(host) {
+        Ok(_) => Ok(host.to_owned()),
         Err(_) if !wanted => Ok(NOWHERE.to_string()),
         Err(_) => Err(Refusal::NoName),
     }

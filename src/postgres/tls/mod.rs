@@ -65,7 +65,7 @@ impl Connector {
         Ok(Connector(Arc::new(Inner {
             distant: target.distant(),
             #[cfg(feature = "tls")]
-            credentials: match tls.is_off() {
+            credentials: match tls.is_off() || target.has_only_sockets() {
                 true => None,
                 false => Some(Credentials::new(&tls)?),
             },

@@ -42,6 +42,12 @@ const BAD: &[(&str, &str)] = &[
     ("postgresql://%ffcanary/d", "`host` is not UTF-8"),
     ("postgresql://u:canary@[::1/d", "a `[` without a `]`"),
     ("postgresql://u:canary@[::1]x/d", "behind a `]`"),
+    ("postgresql://u:canary@[]/d", "nothing between"),
+    ("postgresql://u:canary@[]:1,h/d", "nothing between"),
+    (
+        "postgresql://u:canary@h,[fe80::1%25eth0]/d",
+        "`host` names the network card",
+    ),
     ("postgresql://u:canary", "`port` is not a number"),
     ("postgresql://u:canary@h:port/d", "`port` is not a number"),
     ("postgresql://u:canary@h:0/d", "`port` is not a number"),

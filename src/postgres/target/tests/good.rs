@@ -51,8 +51,8 @@ const GOOD: &[(&str, &str)] = &[
     ("postgresql://h1,/d", "@h1:5432,LOCAL/d"),
     ("postgresql://h1%2Ch2/d", "@h1:5432,h2:5432/d"),
     (
-        "postgresql://u:p@[::1]:1,h,[fe80::1%25eth0]/d",
-        "u:p@[::1]:1,h:5432,[fe80::1%eth0]:5432/d",
+        "postgresql://u:p@[::1]:1,h,[fe80::1]/d",
+        "u:p@[::1]:1,h:5432,[fe80::1]:5432/d",
     ),
     ("postgresql://[::1]", "@[::1]:5432/"),
     ("postgresql://[::1]?user=u", "u@[::1]:5432/"),
