@@ -259,6 +259,9 @@ async fn assert_closed(tx: Tx) {
     assert_refused!(none, Error::TransactionClosed);
     let none = tx.cars().owned_by_many(&[]).await;
     assert_refused!(none, Error::TransactionClosed);
+    let none = tx.users().register_many(&[]).await;
+    assert_refused!(none, Error::TransactionClosed);
+    assert_refused!(tx.cars().buy_many(&[]).await, Error::TransactionClosed);
     let last = PageRequest::first(1).unwrap().after(UserId::new(i64::MAX));
     assert_refused!(tx.users().list(last).await, Error::TransactionClosed);
     assert_refused!(tx.clone().commit().await, Error::TransactionClosed);
