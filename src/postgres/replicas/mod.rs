@@ -60,7 +60,7 @@ struct Replica {
     shared: Arc<Shared>,
     standing: Arc<Standing>,
     /// Whoever waits for it and asks how far it is, for all who wait.
-    asking: Mutex<()>,
+    asking: Arc<Mutex<()>>,
 }
 
 impl Replicas {

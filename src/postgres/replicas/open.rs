@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-
 use super::log::Log;
 use super::standing::{Standing, meeting};
 use super::watch::{self, Member};
@@ -91,7 +89,7 @@ pub(in crate::postgres) async fn open(
         replicas.push(Replica {
             shared,
             standing,
-            asking: Mutex::default(),
+            asking: Arc::default(),
         });
     }
     let replicas = Arc::new(Replicas {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select, select_all};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{sleep, timeout_at};
 
 use super::check::{Told, question};
@@ -18,6 +19,9 @@ use crate::postgres::executor::Executor;
 /// the longest.
 const PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+
+/// How long an answer may take: as long as one to a look.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// How a wait ended.
 pub(super) enum Waited {
@@ -80,12 +84,12 @@ impl Route {
             }
             standing.admits(Some(mark.timeline))?;
             // One of those who wait asks, for all of them.
-            let turn = pin!(replica.asking.lock());
+            let turn = pin!(Arc::clone(&replica.asking).lock_owned());
             let Either::Right((turn, news)) = select(news, turn).await else {
                 continue;
             };
-            let told = ask(on.clone(), Arc::clone(standing), deadline).await?;
-            if told.shows(mark) {
+            let (told, turn) = ask(on.clone(), Arc::clone(standing), deadline, turn).await?;
+            if told?.shows(mark) {
                 return Some(());
             }
             select(pin!(sleep(pause)), news).await;
@@ -95,13 +99,24 @@ impl Route {
     }
 }
 
-/// Asks a replica how far it is. In a task of its own: whoever waits may have done so for long
-/// enough before the answer comes, and a connection whose statement is given up is lost.
-async fn ask(on: Executor, standing: Arc<Standing>, deadline: Deadline) -> Option<Told> {
+/// Asks a replica how far it is, unless it does not answer or is none. In a task of its own:
+/// whoever waits may have done so for long enough before the answer comes, and a connection whose
+/// statement is given up is lost. Until then it is not anybody else's turn.
+async fn ask(
+    on: Executor,
+    standing: Arc<Standing>,
+    deadline: Deadline,
+    turn: Turn,
+) -> Option<(Option<Told>, Turn)> {
+    let deadline = deadline.min(Deadline::new(Instant::now(), ANSWER_LIMIT));
     let asked = tokio::spawn(async move {
         let row = on.query_opt_by(deadline, question(&standing), &[]).await;
-        let told = row.ok()?.as_ref().map_or(Told::NoStandby, Told::from_row);
-        standing.heard(told).then_some(told)
+        let told = row
+            .ok()
+            .map(|row| row.as_ref().map_or(Told::NoStandby, Told::from_row));
+        (told.filter(|told| standing.heard(*told)), turn)
     });
-    asked.await.ok()?
+    asked.await.ok()
 }
+
+type Turn = OwnedMutexGuard<()>;
