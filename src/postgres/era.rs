@@ -4,25 +4,23 @@ use tokio_postgres::Row;
 
 use super::statement::Statement;
 
-/// What the server says about its era.
-macro_rules! columns {
-    () => {
-        "coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0),
+/// Gives the [`Era`].
+pub(super) const ERA: Statement = Statement::read(
+    "SELECT coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0),
         CASE WHEN NOT pg_is_in_recovery() THEN
             ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
-    FROM pg_stat_archiver"
-    };
-}
-
-/// Gives the [`Era`].
-pub(super) const ERA: Statement = Statement::read(concat!("SELECT ", columns!()));
+    FROM pg_stat_archiver",
+);
 
 /// Gives the transaction's id once it has one, in 64 bits, and the [`Era`], for connections of which
 /// nothing can be noted.
-pub(super) const TRANSACTION_ID_AND_ERA: Statement = Statement::read(concat!(
-    "SELECT pg_current_xact_id_if_assigned()::text::bigint, ",
-    columns!()
-));
+pub(super) const TRANSACTION_ID_AND_ERA: Statement = Statement::read(
+    "SELECT pg_current_xact_id_if_assigned()::text::bigint,
+        coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0),
+        CASE WHEN NOT pg_is_in_recovery() THEN
+            ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
+    FROM pg_stat_archiver",
+);
 
 /// A time in which no number was given to a second transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -16,30 +16,21 @@ use crate::postgres::flight::Rows;
 use crate::postgres::shared::Shared;
 use crate::postgres::statement::{Params, Statement};
 
-/// The timeline that a standby receives, which only a role with the rights of `pg_read_all_stats` is
-/// told, or the one in its control file, which follows a failover with its next restartpoint. It is
-/// never one that the server has not gone over to.
-macro_rules! timeline {
-    () => {
-        "greatest(
-        (SELECT received_tli FROM pg_stat_wal_receiver),
-        (SELECT timeline_id FROM pg_control_checkpoint()),
-        (SELECT min_recovery_end_timeline FROM pg_control_recovery())
-    )"
-    };
-}
-pub(super) use timeline;
-
 /// Whether the server is a standby, and how far it is. A transaction that it has replayed is seen
 /// by every snapshot that is taken afterwards, and that of the read is.
 const CHECK: Statement =
     Statement::read("SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(), NULL::int");
 
-/// The same of one of several servers, whose timeline nobody knows.
-const CHECK_ONE: Statement = Statement::read(concat!(
-    "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(), ",
-    timeline!()
-));
+/// The same of one of several servers, whose timeline nobody knows: it is asked as by
+/// [`LOOK`](super::watch::LOOK).
+const CHECK_ONE: Statement = Statement::read(
+    "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(),
+    greatest(
+        (SELECT received_tli FROM pg_stat_wal_receiver),
+        (SELECT timeline_id FROM pg_control_checkpoint()),
+        (SELECT min_recovery_end_timeline FROM pg_control_recovery())
+    )",
+);
 
 /// What a replica is asked.
 pub(super) fn question(standing: &Standing) -> &'static Statement {

@@ -13,7 +13,6 @@ use tokio_postgres::types::PgLsn;
 use tokio_postgres::{Client, Row};
 
 use super::Replicas;
-use super::check::timeline;
 use super::log::{self, Log};
 use super::position::Mark;
 use super::standing::{Found, Standing, State};
@@ -31,12 +30,16 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// How long a server may take to answer, connecting included.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// What a replica is asked.
-const LOOK: &str = concat!(
-    "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(), ",
-    timeline!(),
-    ", (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
-);
+/// What a replica is asked. The timeline is the one that it receives, which only a role with the
+/// rights of `pg_read_all_stats` is told, or the one in its control file, which follows a failover
+/// with its next restartpoint. It is never one that the server has not gone over to.
+pub(super) const LOOK: &str = "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(),
+    greatest(
+        (SELECT received_tli FROM pg_stat_wal_receiver),
+        (SELECT timeline_id FROM pg_control_checkpoint()),
+        (SELECT min_recovery_end_timeline FROM pg_control_recovery())
+    ),
+    (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
 
 /// A server that is looked at.
 pub(super) struct Member {
