@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use motorpool::{Migrator, NewUser, PgStore, Store};
 use secure::{connect, server, verify, with_database};
+use support::Database;
 use tap::Tap;
 use watch::Watch;
 
@@ -71,6 +72,23 @@ async fn a_cancel_request_is_encrypted_too_and_arrives() {
     .await;
 }
 
+/// A call that waits for a lock, and then for nothing, because nobody waits for it.
+async fn a_dropped_call_is_cancelled(store: &PgStore, database: &Database) {
+    let (lock, look) = (Watch::new(database).await, Watch::new(database).await);
+    lock.run("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        .await;
+    let new = NewUser::new("Ada").unwrap();
+    let call = tokio::spawn({
+        let store = store.clone();
+        async move { store.users().register(&new).await }
+    });
+    let blocked = "SELECT count(*) FROM pg_stat_activity \
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    look.until(blocked, 1).await;
+    call.abort();
+    look.until(blocked, 0).await;
+}
+
 /// A pool of the host's own, whose connections are encrypted.
 #[tokio::test]
 async fn a_cancel_request_for_a_hosts_own_pool_is_encrypted() {
@@ -95,19 +113,7 @@ async fn a_cancel_request_for_a_hosts_own_pool_is_encrypted() {
         let tls = builder.with_root_certificates(roots).with_no_client_auth();
         let manager = Manager::new(url.parse().unwrap(), MakeRustlsConnect::new(tls));
         let store = PgStore::from_pool(Pool::builder(manager).build().unwrap());
-        let (lock, look) = (Watch::new(&database).await, Watch::new(&database).await);
-        lock.run("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-            .await;
-        let new = NewUser::new("Ada").unwrap();
-        let call = tokio::spawn({
-            let store = store.clone();
-            async move { store.users().register(&new).await }
-        });
-        let blocked = "SELECT count(*) FROM pg_stat_activity \
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        look.until(blocked, 1).await;
-        call.abort();
-        look.until(blocked, 0).await;
+        a_dropped_call_is_cancelled(&store, &database).await;
         let connections = tap.connections();
         assert!(connections.len() > 1);
         assert!(connections.iter().all(|first| first.get(8) == Some(&0x16)));
@@ -134,19 +140,7 @@ async fn a_cancel_request_for_a_hosts_own_pool_in_clear_arrives() {
             .dbname(&database.name);
         let pool = Pool::builder(Manager::new(config, NoTls)).build().unwrap();
         let store = PgStore::from_pool(pool);
-        let (lock, look) = (Watch::new(&database).await, Watch::new(&database).await);
-        lock.run("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-            .await;
-        let new = NewUser::new("Ada").unwrap();
-        let call = tokio::spawn({
-            let store = store.clone();
-            async move { store.users().register(&new).await }
-        });
-        let blocked = "SELECT count(*) FROM pg_stat_activity \
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        look.until(blocked, 1).await;
-        call.abort();
-        look.until(blocked, 0).await;
+        a_dropped_call_is_cancelled(&store, &database).await;
     })
     .await;
 }

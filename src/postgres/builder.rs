@@ -206,8 +206,9 @@ impl PgStoreBuilder {
     /// another timeline is not read from until that is over; [`PgStore::status`] says which. As long
     /// as the primary does not answer, a lag is measured against what was last heard of it. A read
     /// that fails on one is made on another, and at last on the primary; each replica has three
-    /// quarters of the time that is left. A read that nobody has promised anything for may show what the replica shows at that moment; one of a
-    /// [`Session`](crate::Session) shows what the session has written.
+    /// quarters of the time that is left. A read that nobody has promised anything for may show what
+    /// the replica shows at that moment; one of a [`Session`](crate::Session) shows what the session
+    /// has written.
     ///
     /// That a replica has followed a failover is seen at once if the role may see
     /// `pg_stat_wal_receiver` (it is a member of `pg_monitor`, say), or else after its next
