@@ -4,7 +4,6 @@
 //! the next borrower would wait behind it, inside whatever transaction it left open. So a lease
 //! knows at every moment what its connection is doing, and its drop acts on that.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 
-use super::cancel::Way;
+use super::abandon::{Unquiet, abandon};
 use super::era::{ERA, Era};
 use super::error;
 use super::flight::{
@@ -23,7 +22,6 @@ use super::health::{Health, Reason};
 use super::mode::StatementMode;
 use super::notes::Note;
 use super::statement::{Params, Statement};
-use super::tls::CancelRoute;
 use crate::error::{Error, Result, UnavailableReason};
 
 /// How long a transaction that was dropped may take to roll back before its connection is closed
@@ -32,13 +30,6 @@ const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Ends a transaction so that it is stored.
 pub(super) const COMMIT: &str = "COMMIT";
-
-/// How many times a statement that nobody waits for is cancelled before its connection is closed
-/// over it, and the first pause between, which doubles. More than once, because a cancel request
-/// that overtakes its statement has no effect; not often, because a server that is silent finds
-/// them all when it is back.
-const CANCEL_TIMES: u32 = 5;
-const CANCEL_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the connection is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -353,51 +344,6 @@ impl Lease {
             },
         }
     }
-}
-
-/// [`abandon`] for a connection that leads to the server itself.
-pub(crate) fn abandon_direct(client: ClientWrapper, route: CancelRoute) {
-    abandon(client, Way::Direct(route), ());
-}
-
-/// A connection that has left the pool with a statement on it. It is in use until that has ended, so
-/// that whoever closes the store waits for it.
-struct Unquiet(Arc<Health>);
-
-impl Unquiet {
-    fn new(health: &Arc<Health>) -> Self {
-        health.lend();
-        Unquiet(Arc::clone(health))
-    }
-}
-
-impl Drop for Unquiet {
-    fn drop(&mut self) {
-        self.0.take_back();
-    }
-}
-
-/// Ends a connection whose statement nobody waits for: the statement is cancelled until it has
-/// stopped, then the connection is closed. Its slot in the pool is free already. `until_then` is
-/// dropped after that.
-fn abandon(client: ClientWrapper, way: Way, until_then: impl Send + 'static) {
-    let Ok(runtime) = Handle::try_current() else {
-        return;
-    };
-    runtime.spawn(async move {
-        let cancel = client.cancel_token();
-        // Answered once the statement before it is over.
-        let mut quiet = pin!(client.simple_query(""));
-        let mut pause = CANCEL_PAUSE;
-        for _ in 0..CANCEL_TIMES {
-            let _ = timeout(pause, way.cancel(&cancel)).await;
-            if timeout(pause, &mut quiet).await.is_ok() {
-                break;
-            }
-            pause *= 2;
-        }
-        drop(until_then);
-    });
 }
 
 /// Only its drop takes the connection out of a lease, so nobody sees this.

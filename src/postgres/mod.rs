@@ -1,5 +1,6 @@
 //! The store in Postgres: what a host sees of it is in [`store`], how a call runs in the others.
 
+mod abandon;
 mod addresses;
 mod batch;
 mod begin;
@@ -38,11 +39,11 @@ mod tx;
 mod users;
 mod wanted;
 
+pub(crate) use self::abandon::abandon_direct;
 pub use self::batch::{Batched, Batching};
 pub use self::builder::PgStoreBuilder;
 pub use self::close::Closing;
 pub use self::health::Discarded;
-pub(crate) use self::lease::abandon_direct;
 pub use self::mode::StatementMode;
 pub use self::replicas::{OutOfRotation, Position, Reads, ReplicaStatus, Session};
 pub use self::status::PoolStatus;
