@@ -101,7 +101,10 @@ async fn call(store: &PgStore, kind: usize) -> Result<()> {
         1 => store.users().count().await.map(drop),
         2 => store.users().get_by_username(&name).await.map(drop),
         3 => store.ping().await,
-        4 => store.begin(TxOptions::new()).await.map(drop),
+        4 => {
+            let tx = store.begin(TxOptions::new()).await?;
+            tx.users().count().await.map(drop)
+        }
         5 => {
             let car = NewCar::new("Golf", UserId::new(1))?;
             store.cars().buy(&car).await.map(drop)

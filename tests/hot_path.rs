@@ -368,6 +368,8 @@ async fn a_method_of_a_repository_costs_one_round_trip_in_a_transaction() {
                 let name = format!("{} {place}", call.name);
                 let tag = Tag::new(&client, name, owners, &database.url).await;
                 let tx = store.begin(TxOptions::new()).await.unwrap();
+                // What goes with the first statement of all: `--test begin`.
+                tx.users().count().await.unwrap();
                 relay.flights();
                 run(Arc::new(Inside(tx.clone())), tag).await.unwrap();
                 let flights = relay.flights();

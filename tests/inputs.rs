@@ -70,6 +70,8 @@ async fn on_both(test: impl AsyncFn(Place<'_>)) {
         let rows = "TRUNCATE users, cars RESTART IDENTITY";
         watch.run(rows).await;
         let inside = Inside(store.begin(TxOptions::new()).await.unwrap());
+        // The server hears of the transaction with its first statement.
+        inside.users().count().await.unwrap();
         test(Place::new(&inside, &store, &watch).await).await;
         inside.0.commit().await.unwrap();
         watch.settled().await;

@@ -25,6 +25,7 @@ use explain::lines::{
 use explain::{Access, MODES, Mode, Text};
 use futures_util::future::join_all;
 use motorpool::{NewUser, PgStore, Result, Store, TxOptions};
+use support::inside::Inside;
 use support::{Database, with_database};
 use tokio_postgres::Client;
 
@@ -67,7 +68,8 @@ async fn fill(client: &Client, scale: &Scale) {
     client.batch_execute("VACUUM ANALYZE").await.unwrap();
 }
 
-/// All that a store has prepared once each of its calls was made, alone and many at once.
+/// All that a store has prepared once each of its calls was made: alone, many at once, and first in
+/// a transaction.
 async fn texts(database: &Database, client: &Client) -> BTreeSet<Text> {
     const CONNECTIONS: usize = 2;
     let builder = PgStore::builder(&database.url).unwrap();
@@ -87,6 +89,12 @@ async fn texts(database: &Database, client: &Client) -> BTreeSet<Text> {
             for done in join_all(together).await {
                 done.unwrap();
             }
+        }
+        if let Run::Method(run) = call.run {
+            let tx = store.begin(TxOptions::new()).await.unwrap();
+            let tag = tag(format!("{} first", call.name)).await;
+            run(Arc::new(Inside(tx.clone())), tag).await.unwrap();
+            tx.rollback().await.unwrap();
         }
         // After each call, because to migrate ends a connection.
         let connections = (0..CONNECTIONS).map(|_| store.pool().get());

@@ -19,14 +19,16 @@ pub(super) fn message(shared: &Shared, options: &TxOptions) -> Cow<'static, str>
     }
 }
 
+// DEFERRABLE says nothing in a transaction that may write. It is what the first write looks for to
+// see that it is inside one: see `Statement::first`.
 fn begin(options: &TxOptions) -> &'static str {
     use IsolationLevel::{ReadCommitted, RepeatableRead, Serializable};
     match (options.isolation_level(), options.is_read_only()) {
-        (ReadCommitted, false) => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+        (ReadCommitted, false) => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE DEFERRABLE",
         (ReadCommitted, true) => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
-        (RepeatableRead, false) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE",
+        (RepeatableRead, false) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE DEFERRABLE",
         (RepeatableRead, true) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        (Serializable, false) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE",
+        (Serializable, false) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE DEFERRABLE",
         (Serializable, true) if options.is_deferrable() => {
             "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE"
         }

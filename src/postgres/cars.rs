@@ -33,16 +33,22 @@ impl PgCars {
 
 // The owner is locked against deletion, so the foreign key has nothing to refuse, and the id is
 // taken from the sequence only when the purchase will be stored.
-const BUY: Statement = Statement::write(
+pub(super) const BUY: Statement = Statement::write(
     "INSERT INTO cars (model, owner_id)
     SELECT $1, id FROM users WHERE id = $2 FOR KEY SHARE
     RETURNING id, model, owner_id",
+)
+.first(
+    "INSERT INTO cars (model, owner_id)
+    SELECT $1, id FROM users WHERE id = $2
+        AND current_setting('transaction_deferrable')::boolean FOR KEY SHARE
+    RETURNING id, model, owner_id, pg_current_xact_id_if_assigned()::text::bigint",
 )
 .takes(&[Type::VARCHAR, Type::INT8]);
 
 // The same with a key. One that a concurrent transaction has just used is found by the no-op update,
 // in the same round trip.
-const BUY_WITH_KEY: Statement = Statement::write(
+pub(super) const BUY_WITH_KEY: Statement = Statement::write(
     "WITH held AS (
         SELECT id, model, owner_id FROM cars WHERE purchase_key = $3
     ), owner AS (
@@ -56,6 +62,22 @@ const BUY_WITH_KEY: Statement = Statement::write(
     SELECT id, model, owner_id FROM held
     UNION ALL
     SELECT id, model, owner_id FROM bought",
+)
+.first(
+    "WITH held AS (
+        SELECT id, model, owner_id FROM cars WHERE purchase_key = $3
+    ), owner AS (
+        SELECT id FROM users WHERE id = $2 FOR KEY SHARE
+    ), bought AS (
+        INSERT INTO cars (model, owner_id, purchase_key)
+        SELECT $1, id, $3 FROM owner WHERE NOT EXISTS (SELECT FROM held)
+            AND current_setting('transaction_deferrable')::boolean
+        ON CONFLICT (purchase_key) DO UPDATE SET purchase_key = EXCLUDED.purchase_key
+        RETURNING id, model, owner_id
+    )
+    SELECT id, model, owner_id, NULL::bigint FROM held
+    UNION ALL
+    SELECT id, model, owner_id, pg_current_xact_id_if_assigned()::text::bigint FROM bought",
 )
 .takes(&[Type::VARCHAR, Type::INT8, Type::UUID]);
 

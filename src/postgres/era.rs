@@ -4,11 +4,12 @@ use tokio_postgres::Row;
 
 use super::statement::Statement;
 
-/// Gives the [`Era`].
+/// Gives the [`Era`], and whether transactions are deferrable where they do not say so.
 pub(super) const ERA: Statement = Statement::read(
     "SELECT coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0),
         CASE WHEN NOT pg_is_in_recovery() THEN
-            ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
+            ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END,
+        current_setting('default_transaction_deferrable')::boolean
     FROM pg_stat_archiver",
 );
 

@@ -41,17 +41,20 @@ enum Ready<'a> {
 impl Noted<'_> {
     /// Makes a statement ready. Where they have names a round trip for the first time, then none.
     async fn prepare<'s>(&self, statement: &'s Statement) -> Driver<Ready<'s>> {
-        if self.mode == StatementMode::Unnamed {
-            return Ok(Ready::Unnamed(statement));
+        match self.mode {
+            StatementMode::Prepared => self.named(statement.sql).await.map(Ready::Named),
+            StatementMode::Unnamed => Ok(Ready::Unnamed(statement)),
         }
-        let sql = statement.sql;
+    }
+
+    async fn named(&self, sql: &'static str) -> Driver<tokio_postgres::Statement> {
         if let Some(prepared) = self.note.prepared(sql) {
-            return Ok(Ready::Named(prepared));
+            return Ok(prepared);
         }
         // In a box, because it is rare and would make every call larger.
         let prepared = Box::pin(self.client.prepare(sql)).await?;
         self.note.keep(sql, &prepared);
-        Ok(Ready::Named(prepared))
+        Ok(prepared)
     }
 }
 
@@ -64,15 +67,25 @@ pub(super) struct Number {
 }
 
 /// What the rows of an answer are gathered in.
-pub(super) trait Rows: Default + Extend<Row> + Send {}
+pub(super) trait Rows: Default + Extend<Row> + Send {
+    fn first(&self) -> Option<&Row>;
+}
 
-impl Rows for Vec<Row> {}
+impl Rows for Vec<Row> {
+    fn first(&self) -> Option<&Row> {
+        <[Row]>::first(self)
+    }
+}
 
 /// The first row alone, which needs no list.
 #[derive(Default)]
 pub(super) struct First(pub(super) Option<Row>);
 
-impl Rows for First {}
+impl Rows for First {
+    fn first(&self) -> Option<&Row> {
+        self.0.as_ref()
+    }
+}
 
 impl Extend<Row> for First {
     fn extend<I: IntoIterator<Item = Row>>(&mut self, rows: I) {
@@ -154,52 +167,71 @@ async fn rows<R: Rows>(
     }
 }
 
+/// What belongs around a statement in a transaction.
+#[derive(Clone, Copy)]
+pub(super) struct Around<'a> {
+    /// What begins the transaction, if that has not been sent.
+    pub(super) begin: Option<&'a str>,
+    /// Whether the transaction's id is wanted.
+    pub(super) ask_id: bool,
+}
+
 /// The rows and the transaction's id, and whether a refusal was undone.
 pub(super) async fn guarded<R: Rows>(
     connection: Noted<'_>,
     statement: &Statement,
     params: &Params<'_>,
-    ask_id: bool,
+    around: Around<'_>,
 ) -> (Driver<(R, Option<Number>)>, bool) {
-    if !ask_id && !statement.refusable {
+    if around.begin.is_none() && !around.ask_id && !statement.refusable {
         let rows = query(connection, statement, params).await;
         return (rows.map(|rows| (rows, None)), false);
     }
     // In a box, because most statements have nothing around them.
-    Box::pin(surrounded(connection, statement, params, ask_id)).await
+    Box::pin(surrounded(connection, statement, params, around)).await
 }
 
 async fn surrounded<R: Rows>(
     connection: Noted<'_>,
     statement: &Statement,
     params: &Params<'_>,
-    ask_id: bool,
+    around: Around<'_>,
 ) -> (Driver<(R, Option<Number>)>, bool) {
     let client = connection.client;
-    let prepared = match prepare(connection, statement, ask_id).await {
+    let (ready, ask) = match prepare(connection, statement, around.ask_id).await {
         Ok(prepared) => prepared,
         Err(error) => return (Err(error), false),
     };
     // Each of these sends when it is first polled, so they leave in this order and travel
     // together.
-    let guard = async |sql| match statement.refusable {
-        true => client.batch_execute(sql).await,
-        false => Ok(()),
+    let send = async |sql: Option<&str>| match sql {
+        Some(sql) => client.batch_execute(sql).await,
+        None => Ok(()),
     };
+    let guard = |sql| send(statement.refusable.then_some(sql));
     let id = async {
-        match &prepared.1 {
-            Some(ask) => number(rows(client, ask, &[]).await?),
-            None => Ok(None),
+        match &ask {
+            Ask::Behind(question) => answered(rows(client, question, &[]).await?),
+            Ask::Within | Ask::Nothing => Ok(None),
         }
     };
-    let (saved, rows, released, id) = join!(
+    let (begun, saved, rows, released, id) = join!(
+        send(around.begin),
         guard(SAVE),
-        rows(client, &prepared.0, params),
+        rows::<R>(client, &ready, params),
         guard(RELEASE),
         id
     );
+    if let Err(error) = begun {
+        // Whatever the statement gave, it was in no transaction.
+        return (Err(error), false);
+    }
     match rows {
         Ok(rows) => {
+            let id = match ask {
+                Ask::Within => within(rows.first()),
+                Ask::Behind(_) | Ask::Nothing => id,
+            };
             // If any of them failed the server has aborted the transaction, whatever the
             // statement itself gave.
             let all = saved.and(released).and(id);
@@ -213,23 +245,48 @@ async fn surrounded<R: Rows>(
     }
 }
 
-/// The statement, and the question for the transaction's id if it is to be asked.
+/// Where the transaction's id comes from.
+enum Ask<'a> {
+    /// From nowhere: it is not wanted.
+    Nothing,
+    /// From the statement itself, in its last column.
+    Within,
+    /// From a question behind the statement.
+    Behind(Ready<'a>),
+}
+
+/// The statement, and where the transaction's id comes from.
 async fn prepare<'s>(
     connection: Noted<'_>,
     statement: &'s Statement,
     ask_id: bool,
-) -> Driver<(Ready<'s>, Option<Ready<'s>>)> {
+) -> Driver<(Ready<'s>, Ask<'s>)> {
+    if !ask_id {
+        return Ok((connection.prepare(statement).await?, Ask::Nothing));
+    }
+    if connection.mode == StatementMode::Unnamed {
+        let question = Ready::Unnamed(&TRANSACTION_ID_AND_ERA);
+        return Ok((Ready::Unnamed(statement), Ask::Behind(question)));
+    }
+    if let Some(first) = statement.first {
+        return Ok((Ready::Named(connection.named(first).await?), Ask::Within));
+    }
     let ready = connection.prepare(statement).await?;
-    let ask = match (ask_id, connection.mode) {
-        (false, _) => None,
-        (true, StatementMode::Prepared) => Some(connection.prepare(&TRANSACTION_ID).await?),
-        (true, StatementMode::Unnamed) => Some(Ready::Unnamed(&TRANSACTION_ID_AND_ERA)),
-    };
-    Ok((ready, ask))
+    let question = connection.prepare(&TRANSACTION_ID).await?;
+    Ok((ready, Ask::Behind(question)))
 }
 
-/// What was said about the transaction, `None` as long as it has written nothing.
-fn number(First(row): First) -> Driver<Option<Number>> {
+/// The id in the last column, `None` if the statement has written nothing.
+fn within(row: Option<&Row>) -> Driver<Option<Number>> {
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let id: Option<i64> = row.try_get(row.len().saturating_sub(1))?;
+    Ok(id.map(|id| Number { id, era: None }))
+}
+
+/// The answer to the question, `None` as long as the transaction has written nothing.
+fn answered(First(row): First) -> Driver<Option<Number>> {
     let Some(row) = row else {
         return Ok(None);
     };

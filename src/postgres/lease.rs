@@ -16,7 +16,7 @@ use super::abandon::{Unquiet, abandon};
 use super::era::{ERA, Era};
 use super::error;
 use super::flight::{
-    Driver, First, Noted, Number, Rows, TRANSACTION_ID, ahead, guarded, is_stale, query,
+    Around, Driver, First, Noted, Number, Rows, TRANSACTION_ID, ahead, guarded, is_stale, query,
 };
 use super::health::{Health, Reason};
 use super::mode::StatementMode;
@@ -67,6 +67,11 @@ impl Lease {
             health,
             read_only: false,
         }
+    }
+
+    /// From now on what fails here fails in a transaction that its caller made read only.
+    pub(super) fn set_read_only(&mut self) {
+        self.read_only = true;
     }
 
     pub(super) fn client(&self) -> Option<&ClientWrapper> {
@@ -173,8 +178,7 @@ impl Lease {
     }
 
     /// Begins a transaction.
-    pub(super) async fn begin(&mut self, sql: &str, read_only: bool) -> Result<()> {
-        self.read_only = read_only;
+    pub(super) async fn begin(&mut self, sql: &str) -> Result<()> {
         let object = self.object.as_ref().ok_or_else(lost)?;
         self.doing = Doing::Statement;
         let begun = object.batch_execute(sql).await;
@@ -195,6 +199,10 @@ impl Lease {
             Err(Error::Database(failure)) if failure.sqlstate() != Some("57014") => Vec::new(),
             Err(_) => return Era::default(),
         };
+        let default = rows.first().map(|row| row.try_get(2));
+        if let Some(Ok(false)) = default {
+            self.note.set_says_deferrable();
+        }
         let era = rows.first().and_then(|row| Era::from_row(row, 0).ok());
         let era = era.unwrap_or_default();
         self.note.set_era(era);
@@ -228,23 +236,35 @@ impl Lease {
         self.note(done, Doing::Transaction)
     }
 
-    /// Runs one statement inside the transaction, in one flight with what belongs around it: the
-    /// savepoint of a refusable statement, and the question for the transaction's id.
+    /// Runs one statement inside the transaction, in one flight with what belongs around it: what
+    /// begins the transaction, the savepoint of a refusable statement, and the question for the
+    /// transaction's id.
     pub(super) async fn query_in_transaction<R: Rows>(
         &mut self,
         statement: &Statement,
         params: &Params<'_>,
-        ask_id: bool,
+        mut around: Around<'_>,
     ) -> Answer<R> {
+        if let Some(begin) = around.begin
+            && statement.writes
+            && !self.sees_begin(statement)
+        {
+            // Should it fail, the statement would be stored by itself.
+            around.begin = None;
+            if let Err(error) = Box::pin(self.begin(begin)).await {
+                return Answer::aborted(error);
+            }
+        }
         self.doing = Doing::Statement;
         let Some(connection) = self.connection() else {
             return Answer::aborted(lost());
         };
-        let (rows, undone) = guarded(connection, statement, params, ask_id).await;
+        let (rows, undone) = guarded(connection, statement, params, around).await;
         if rows.as_ref().is_err_and(is_stale) {
-            // For the next transaction; this one is aborted. Which of the two it was is not known.
+            // For the next transaction; this one is aborted. Which of them it was is not known.
             self.note.forget(statement.sql);
             self.note.forget(TRANSACTION_ID.sql);
+            statement.first.inspect(|first| self.note.forget(first));
         }
         let rows = self.note(rows, Doing::Transaction);
         let aborted = rows.is_err() && !undone;
@@ -253,6 +273,13 @@ impl Lease {
             Err(error) => (Err(error), None),
         };
         Answer { rows, id, aborted }
+    }
+
+    /// Whether this statement writes nothing here unless BEGIN went well before it.
+    fn sees_begin(&self, statement: &Statement) -> bool {
+        // Through a pooler nothing can be noted about the connection.
+        let noted = self.mode == StatementMode::Prepared && self.note.says_deferrable();
+        noted && statement.first.is_some()
     }
 
     /// Notes how a piece of work ended, after which the connection is doing `then`.

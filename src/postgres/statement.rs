@@ -19,6 +19,10 @@ pub(super) struct Statement {
     /// looked first. Inside a transaction it runs in a savepoint, so that the refusal leaves the
     /// transaction usable.
     pub(super) refusable: bool,
+    /// The text for the first write of a transaction, if there is one: behind its other
+    /// columns it gives the transaction's number, and where BEGIN DEFERRABLE has failed it writes
+    /// nothing, so that it need not wait for the answer.
+    pub(super) first: Option<&'static str>,
     /// The types of its parameters, as the server itself would find them.
     pub(super) types: &'static [Type],
 }
@@ -29,6 +33,7 @@ impl Statement {
             sql,
             writes: false,
             refusable: false,
+            first: None,
             types: &[],
         }
     }
@@ -38,6 +43,7 @@ impl Statement {
             sql,
             writes: true,
             refusable: false,
+            first: None,
             types: &[],
         }
     }
@@ -47,7 +53,16 @@ impl Statement {
             sql,
             writes: true,
             refusable: true,
+            first: None,
             types: &[],
+        }
+    }
+
+    /// The text for the [first](Self::first) write of a transaction. It takes the same parameters.
+    pub(super) const fn first(self, sql: &'static str) -> Self {
+        Statement {
+            first: Some(sql),
+            ..self
         }
     }
 
@@ -88,5 +103,28 @@ impl ToSql for Bound<'_> {
 
     fn encode_format(&self, ty: &Type) -> Format {
         self.0.encode_format(ty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::postgres::cars::{BUY, BUY_WITH_KEY};
+    use crate::postgres::users::REGISTER;
+
+    #[test]
+    fn a_first_write_differs_by_what_it_looks_for_and_what_it_tells() {
+        for statement in [REGISTER, BUY, BUY_WITH_KEY] {
+            let words = |sql: &str| sql.split_whitespace().collect::<Vec<_>>().join(" ");
+            let mut first = words(statement.first.unwrap());
+            for (part, times) in [
+                (" AND current_setting('transaction_deferrable')::boolean", 1),
+                (", pg_current_xact_id_if_assigned()::text::bigint", 1),
+                (", NULL::bigint", statement.sql.matches("UNION ALL").count()),
+            ] {
+                assert_eq!(first.matches(part).count(), times, "{part}: {first}");
+                first = first.replace(part, "");
+            }
+            assert_eq!(first, words(statement.sql));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The state of a transaction: a connection, what has failed on it, and whether it is over.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use tokio::sync::Mutex;
 use super::begin;
 use super::deadline::Deadline;
 use super::era::Era;
-use super::flight::{Number, Rows};
+use super::flight::{Around, Number, Rows};
 use super::lease::{COMMIT, Lease};
 use super::mode::StatementMode;
 use super::shared::Shared;
@@ -31,6 +32,9 @@ pub(super) struct TxInner {
 
 pub(super) struct State {
     phase: Phase,
+    /// What begins the transaction, as long as nothing has been sent. It travels with the first
+    /// statement.
+    begin: Option<Cow<'static, str>>,
     /// The transaction's id, known from the first write on.
     id: Option<Number>,
     /// How many savepoints are open.
@@ -45,6 +49,8 @@ enum Phase {
         lease: Option<Lease>,
         first: Failure,
     },
+    /// It ends, and nothing has been sent.
+    Unused,
     /// Committed or rolled back.
     Ended,
 }
@@ -55,31 +61,33 @@ const RELEASE: &str = "RELEASE SAVEPOINT motorpool_savepoint";
 const UNDO: &str =
     "ROLLBACK TO SAVEPOINT motorpool_savepoint; RELEASE SAVEPOINT motorpool_savepoint;";
 
-/// Begins a transaction.
+/// Opens a transaction: the connection is there, and the server hears of it with the first
+/// statement.
 pub(super) async fn open(
     shared: &Arc<Shared>,
     options: &TxOptions,
     deadline: Deadline,
 ) -> Result<Arc<TxInner>> {
     let mut lease = shared.lease(deadline).await?;
-    let sent = Instant::now();
-    let begun = async {
+    let era = match options.is_read_only() {
+        true => {
+            lease.set_read_only();
+            Era::default()
+        }
         // Through a pooler a connection may outlive a crash: nothing can be noted about it.
-        let era = match options.is_read_only() || shared.mode == StatementMode::Unnamed {
-            true => Era::default(),
-            false => lease.era().await,
-        };
-        let sql = begin::message(shared, options);
-        let begun = lease.begin(&sql, options.is_read_only());
-        begun.await.map(|()| era)
+        false if shared.mode == StatementMode::Unnamed => Era::default(),
+        false => {
+            let sent = Instant::now();
+            let era = deadline.bound(async { Ok(lease.era().await) }).await;
+            era.map_err(|error| shared.timed_out(error, sent))?
+        }
     };
-    let begun = deadline.bound(begun).await;
-    let era = begun.map_err(|error| shared.timed_out(error, sent))?;
     Ok(Arc::new(TxInner {
         shared: Arc::clone(shared),
         era,
         state: Mutex::new(State {
             phase: Phase::Open(lease),
+            begin: Some(begin::message(shared, options)),
             id: None,
             level: 0,
         }),
@@ -141,8 +149,12 @@ impl TxInner {
         params: &Params<'_>,
     ) -> Result<R> {
         let mut lease = state.take()?;
-        let ask_id = statement.writes && state.id.is_none();
-        let answer = lease.query_in_transaction(statement, params, ask_id).await;
+        let begin = state.begin.take();
+        let around = Around {
+            begin: begin.as_deref(),
+            ask_id: statement.writes && state.id.is_none(),
+        };
+        let answer = lease.query_in_transaction(statement, params, around).await;
         state.id = state.id.or(answer.id);
         match &answer.rows {
             Err(error) if answer.aborted => self.fail(state, lease, error),
@@ -183,7 +195,13 @@ impl TxInner {
     }
 
     pub(super) async fn save(&self, state: &mut State) -> Result<u32> {
-        let lease = state.take()?;
+        let mut lease = state.take()?;
+        if let Some(begin) = state.begin.take()
+            && let Err(error) = lease.begin(&begin).await
+        {
+            self.fail(state, lease, &error);
+            return Err(error);
+        }
         let level = state.level + 1;
         self.command(state, lease, SAVE, level).await?;
         Ok(level)
@@ -224,13 +242,19 @@ impl TxInner {
             let mut state = self.state.lock().await;
             state.fail_unfinished(0);
             let id = state.id;
-            Ok((std::mem::replace(&mut state.phase, Phase::Ended), id))
+            let phase = match std::mem::replace(&mut state.phase, Phase::Ended) {
+                // The server has not heard of it.
+                Phase::Open(_) if state.begin.is_some() => Phase::Unused,
+                phase => phase,
+            };
+            Ok((phase, id))
         };
         deadline.bound(ended).await
     }
 
     pub(super) async fn commit(&self, deadline: Deadline) -> Result<()> {
         match self.end(deadline).await? {
+            (Phase::Unused, _) => Ok(()),
             // What the server has not been asked to commit it rolls back.
             (Phase::Open(lease), _) if lease.is_closed() => {
                 let first = Failure::new("the connection was lost before the commit");
@@ -287,7 +311,7 @@ impl TxInner {
                 let _ = deadline.bound(lease.end("ROLLBACK")).await;
                 Ok(())
             }
-            Phase::Failed { lease: None, .. } => Ok(()),
+            Phase::Unused | Phase::Failed { lease: None, .. } => Ok(()),
             Phase::Ended => Err(Error::TransactionClosed),
         }
     }
@@ -323,7 +347,7 @@ impl State {
     fn refusal(&self) -> Error {
         match &self.phase {
             Phase::Failed { first, .. } => Error::RolledBack(first.clone()),
-            Phase::Open(_) | Phase::Ended => Error::TransactionClosed,
+            Phase::Open(_) | Phase::Unused | Phase::Ended => Error::TransactionClosed,
         }
     }
 

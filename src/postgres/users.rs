@@ -35,7 +35,7 @@ impl PgUsers {
 // concurrent transaction has just stored is found by the no-op update, in the same round trip. The
 // two are told apart by xmax: a row that was just inserted has none, one that was updated carries
 // the lock that the update took.
-const REGISTER: Statement = Statement::write(
+pub(super) const REGISTER: Statement = Statement::write(
     "WITH existing AS (
         SELECT id, username, created_at, role FROM users WHERE username = $1
     ), stored AS (
@@ -47,6 +47,21 @@ const REGISTER: Statement = Statement::write(
     SELECT id, username, created_at, role, created FROM stored
     UNION ALL
     SELECT id, username, created_at, role, false FROM existing",
+)
+.first(
+    "WITH existing AS (
+        SELECT id, username, created_at, role FROM users WHERE username = $1
+    ), stored AS (
+        INSERT INTO users (username, created_at, role)
+        SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM existing)
+            AND current_setting('transaction_deferrable')::boolean
+        ON CONFLICT (username) DO UPDATE SET username = EXCLUDED.username
+        RETURNING id, username, created_at, role, xmax = 0 AS created
+    )
+    SELECT id, username, created_at, role, created,
+        pg_current_xact_id_if_assigned()::text::bigint FROM stored
+    UNION ALL
+    SELECT id, username, created_at, role, false, NULL::bigint FROM existing",
 )
 .takes(&[Type::TEXT, Type::DATE, Type::VARCHAR]);
 

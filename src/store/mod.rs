@@ -56,8 +56,14 @@ pub trait Store: Send + Sync {
     /// ```
     fn cars(&self) -> &dyn CarRepo;
 
-    /// Begins a transaction: one round trip, and a connection of the pool until the transaction
-    /// ends. [`StoreExt::transaction`] is the form that cannot be left open and tries again.
+    /// Begins a transaction, which has a connection of the pool until it ends.
+    /// [`StoreExt::transaction`] is the form that cannot be left open and tries again.
+    ///
+    /// The server hears of it with its first statement, in the same round trip if that is a read,
+    /// [`register`](UserRepo::register) or [`buy`](CarRepo::buy), and in one more before any other
+    /// write and before a savepoint. So a server that cannot be reached may show in the first
+    /// statement only, and what is seen at `RepeatableRead` and `Serializable` is what was there at
+    /// that moment. A transaction in which nothing is done costs no round trip.
     ///
     /// ```
     /// # async fn example(store: &dyn motorpool::Store) -> motorpool::Result<()> {

@@ -104,7 +104,7 @@ impl Tx {
         self.inner.cars()
     }
 
-    /// Commits. Clones of the handle are closed by it. One round trip.
+    /// Commits. Clones of the handle are closed by it. One round trip, none if nothing was done.
     ///
     /// `Ok` means that everything in the transaction is stored.
     ///
@@ -131,7 +131,7 @@ impl Tx {
         self.inner.commit().await
     }
 
-    /// Rolls back. Clones of the handle are closed by it. One round trip.
+    /// Rolls back. Clones of the handle are closed by it. One round trip, none if nothing was done.
     ///
     /// # Errors
     /// [`TransactionClosed`](Error::TransactionClosed) if it has ended already.

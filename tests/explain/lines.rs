@@ -145,9 +145,16 @@ pub const LINES: &[Line] = &[
     ),
     by(LIST, &[USER], |s, _| values![s.id(), PAGE + 1]),
     full("|SELECT count(*) FROM users|"),
-    by("SELECT $1, $2, $3 WHERE NOT EXISTS ", &[NAME], |s, _| {
-        values![s.name(), DATE, ROLE]
-    }),
+    by(
+        "SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM existing) ON CONFLICT ",
+        &[NAME],
+        |s, _| values![s.name(), DATE, ROLE],
+    ),
+    by(
+        "SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM existing) AND current_setting",
+        &[NAME],
+        |s, _| values![s.name(), DATE, ROLE],
+    ),
     by(
         "FROM unnest($1::text[], $2::date[], $3::text[])",
         &[NAME],
@@ -189,13 +196,25 @@ pub const LINES: &[Line] = &[
         |s, _| values![s.id()],
     ),
     by(
-        "SELECT $1, id FROM users WHERE id = $2 ",
+        "SELECT $1, id FROM users WHERE id = $2 FOR KEY SHARE ",
         &[USER],
         |s, _| values!["Golf", s.id()],
     ),
-    by("SELECT $1, id, $3 FROM owner ", &[USER, KEY], |s, _| {
-        values!["Golf", s.id(), s.keys[0]]
-    }),
+    by(
+        "SELECT $1, id FROM users WHERE id = $2 AND current_setting",
+        &[USER],
+        |s, _| values!["Golf", s.id()],
+    ),
+    by(
+        "SELECT $1, id, $3 FROM owner WHERE NOT EXISTS (SELECT FROM held) ON CONFLICT ",
+        &[USER, KEY],
+        |s, _| values!["Golf", s.id(), s.keys[0]],
+    ),
+    by(
+        "SELECT $1, id, $3 FROM owner WHERE NOT EXISTS (SELECT FROM held) AND current_setting",
+        &[USER, KEY],
+        |s, _| values!["Golf", s.id(), s.keys[0]],
+    ),
     by(
         "FROM unnest($1::text[], $2::bigint[], $3::uuid[], $4::bigint[])",
         &[USER, KEY],
@@ -259,7 +278,11 @@ pub const LINES: &[Line] = &[
     full("|SELECT count(*) FROM cars|"),
     // Those that concern no table of ours.
     by("|SELECT 1|", &[], |_, _| vec![]),
-    by("pg_current_xact_id_if_assigned()", &[], |_, _| vec![]),
+    by(
+        "|SELECT pg_current_xact_id_if_assigned()",
+        &[],
+        |_, _| vec![],
+    ),
     by("stats_reset) * 1000000", &[], |_, _| vec![]),
     by("SELECT pg_xact_status(", &[], |_, _| values![3]),
 ];
