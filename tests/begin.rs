@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use calls::{CALLS, Call, Effect, Rows, Run, Tag};
 use motorpool::{
-    CommitOutcome, Error, IsolationLevel, NewCar, NewUser, PgStore, Result, Store, Tx, TxOptions,
-    UserId,
+    CommitOutcome, Error, IsolationLevel, NewCar, NewUser, PgStore, Result, StatementMode, Store,
+    Tx, TxOptions, UserId,
 };
 use polls::Work;
 use relay::{Cut, Point, Relay};
 use support::inside::Inside;
-use support::{Database, until_idle, with_database};
+use support::{until_idle, with_database};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -109,31 +109,23 @@ async fn owners(store: &PgStore) -> [UserId; 2] {
     [owners[0].user().id, owners[1].user().id]
 }
 
-/// Whether transactions are deferrable that do not say so.
-async fn deferrable(database: &Database, default: &str) {
-    let name = &database.name;
-    let sql = format!("ALTER DATABASE {name} SET default_transaction_deferrable = {default}");
-    database.client().await.batch_execute(&sql).await.unwrap();
-}
-
-async fn with_one_connection(url: &str) -> PgStore {
+async fn with_one_connection(url: &str, mode: StatementMode) -> PgStore {
     let builder = PgStore::builder(url).unwrap().max_connections(1);
-    builder.build().await.unwrap()
+    builder.statement_mode(mode).build().await.unwrap()
 }
 
 #[tokio::test]
 async fn nothing_is_stored_whose_transaction_did_not_begin() {
     with_database(async |database| {
-        for default in ["off", "on"] {
-            deferrable(&database, default).await;
+        for mode in [StatementMode::Prepared, StatementMode::Unnamed] {
             let relay = Relay::start(&database.url).await;
             let misspelt = Misspelt::start(&relay).await;
             let direct = PgStore::connect(&database.url).await.unwrap();
-            let store = with_one_connection(&misspelt.url).await;
+            let store = with_one_connection(&misspelt.url, mode).await;
             let client = database.client().await;
             let owners = owners(&direct).await;
             for (number, (call, run)) in methods().enumerate() {
-                let name = format!("{} {default}", call.name);
+                let name = format!("{} {mode:?}", call.name);
                 let tag = Tag::new(&client, name, owners, &database.url).await;
                 let tx = store.begin(TxOptions::new()).await.unwrap();
                 let result = run(Arc::new(Inside(tx.clone())), tag.clone()).await;
@@ -183,49 +175,42 @@ async fn the_first_statement_takes_begin_along() {
     // Long enough that what is sent together arrives before an answer does.
     const TRIP: Duration = Duration::from_millis(20);
     with_database(async |database| {
-        for default in ["off", "on"] {
-            deferrable(&database, default).await;
-            let relay = Relay::start(&database.url).await;
-            let store = with_one_connection(&relay.url()).await;
-            let client = database.client().await;
-            let owners = owners(&store).await;
-            relay.delay(TRIP);
-            let mut together = Vec::new();
-            for (call, run) in methods() {
-                let name = format!("{} {default}", call.name);
-                let tag = Tag::new(&client, name, owners, &database.url).await;
-                let on = (&store, &relay, &client);
-                // Prepares the statements.
-                alone(on, run, &tag).await;
-                let flights = alone(on, run, &tag).await;
-                let reads = call.effect == Effect::Nothing;
-                match flights.len() {
-                    1 if reads => assert_eq!(flights, ["QBES"], "{tag:?}"),
-                    1 => {
-                        assert_eq!(flights, ["QBES"], "{tag:?}");
-                        together.push(call.name);
-                    }
-                    2 => assert!(!reads && flights[0] == "Q", "{tag:?}: {flights:?}"),
-                    _ => panic!("{tag:?}: {flights:?}"),
+        let relay = Relay::start(&database.url).await;
+        let store = with_one_connection(&relay.url(), StatementMode::Prepared).await;
+        let client = database.client().await;
+        let owners = owners(&store).await;
+        relay.delay(TRIP);
+        let mut together = Vec::new();
+        for (call, run) in methods() {
+            let tag = Tag::new(&client, call.name.into(), owners, &database.url).await;
+            let on = (&store, &relay, &client);
+            // Prepares the statements.
+            alone(on, run, &tag).await;
+            let flights = alone(on, run, &tag).await;
+            let reads = call.effect == Effect::Nothing;
+            match flights.len() {
+                1 if reads => assert_eq!(flights, ["QBES"], "{tag:?}"),
+                1 => {
+                    assert_eq!(flights, ["QBES"], "{tag:?}");
+                    together.push(call.name);
                 }
+                2 => assert!(!reads && flights[0] == "Q", "{tag:?}: {flights:?}"),
+                _ => panic!("{tag:?}: {flights:?}"),
             }
-            match default {
-                "off" => assert_eq!(together, TOGETHER),
-                _ => assert_eq!(together, [""; 0]),
-            }
-
-            // Nothing at all where nothing is done.
-            relay.flights();
-            let begin = async || store.begin(TxOptions::new()).await.unwrap();
-            begin().await.commit().await.unwrap();
-            begin().await.rollback().await.unwrap();
-            drop(begin().await);
-            assert_eq!(relay.flights(), [""; 0]);
-            assert_eq!(relay.accepted(), 1);
-
-            begin().await.savepoint(count).await.unwrap();
-            assert_eq!(relay.flights()[..4], ["Q", "Q", "BES", "Q"]);
         }
+        assert_eq!(together, TOGETHER);
+
+        // Nothing at all where nothing is done.
+        relay.flights();
+        let begin = async || store.begin(TxOptions::new()).await.unwrap();
+        begin().await.commit().await.unwrap();
+        begin().await.rollback().await.unwrap();
+        drop(begin().await);
+        assert_eq!(relay.flights(), [""; 0]);
+        assert_eq!(relay.accepted(), 1);
+
+        begin().await.savepoint(count).await.unwrap();
+        assert_eq!(relay.flights()[..4], ["Q", "Q", "BES", "Q"]);
     })
     .await;
 }
@@ -238,7 +223,7 @@ async fn count(tx: Tx) -> Result<u64> {
 async fn every_first_write_tells_which_transaction_it_is() {
     with_database(async |database| {
         let relay = Relay::start(&database.url).await;
-        let store = with_one_connection(&relay.url()).await;
+        let store = with_one_connection(&relay.url(), StatementMode::Prepared).await;
         let direct = PgStore::connect(&database.url).await.unwrap();
         let client = database.client().await;
         let owners = owners(&direct).await;

@@ -6,6 +6,10 @@ use super::connect::millis;
 use super::shared::Shared;
 use crate::store::{IsolationLevel, TxOptions};
 
+/// Behind what begins a transaction: by this a write sees that it went well. It ends with the
+/// transaction.
+pub(super) const BEGUN: &str = "; SET LOCAL motorpool.begun = 'on'";
+
 /// What begins a transaction, and the limit of its statements where the connection was not told:
 /// it ends with the transaction, whoever has the connection then.
 pub(super) fn message(shared: &Shared, options: &TxOptions) -> Cow<'static, str> {
@@ -19,16 +23,14 @@ pub(super) fn message(shared: &Shared, options: &TxOptions) -> Cow<'static, str>
     }
 }
 
-// DEFERRABLE says nothing in a transaction that may write. It is what the first write looks for to
-// see that it is inside one: see `Statement::first`.
 fn begin(options: &TxOptions) -> &'static str {
     use IsolationLevel::{ReadCommitted, RepeatableRead, Serializable};
     match (options.isolation_level(), options.is_read_only()) {
-        (ReadCommitted, false) => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE DEFERRABLE",
+        (ReadCommitted, false) => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
         (ReadCommitted, true) => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
-        (RepeatableRead, false) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE DEFERRABLE",
+        (RepeatableRead, false) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE",
         (RepeatableRead, true) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        (Serializable, false) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE DEFERRABLE",
+        (Serializable, false) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE",
         (Serializable, true) if options.is_deferrable() => {
             "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE"
         }

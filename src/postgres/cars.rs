@@ -41,7 +41,7 @@ pub(super) const BUY: Statement = Statement::write(
 .first(
     "INSERT INTO cars (model, owner_id)
     SELECT $1, id FROM users WHERE id = $2
-        AND current_setting('transaction_deferrable')::boolean FOR KEY SHARE
+        AND current_setting('motorpool.begun')::boolean FOR KEY SHARE
     RETURNING id, model, owner_id, pg_current_xact_id_if_assigned()::text::bigint",
 )
 .takes(&[Type::VARCHAR, Type::INT8]);
@@ -71,7 +71,7 @@ pub(super) const BUY_WITH_KEY: Statement = Statement::write(
     ), bought AS (
         INSERT INTO cars (model, owner_id, purchase_key)
         SELECT $1, id, $3 FROM owner WHERE NOT EXISTS (SELECT FROM held)
-            AND current_setting('transaction_deferrable')::boolean
+            AND current_setting('motorpool.begun')::boolean
         ON CONFLICT (purchase_key) DO UPDATE SET purchase_key = EXCLUDED.purchase_key
         RETURNING id, model, owner_id
     )

@@ -4,12 +4,11 @@ use tokio_postgres::Row;
 
 use super::statement::Statement;
 
-/// Gives the [`Era`], and whether transactions are deferrable where they do not say so.
+/// Gives the [`Era`].
 pub(super) const ERA: Statement = Statement::read(
     "SELECT coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0),
         CASE WHEN NOT pg_is_in_recovery() THEN
-            ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END,
-        current_setting('default_transaction_deferrable')::boolean
+            ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
     FROM pg_stat_archiver",
 );
 

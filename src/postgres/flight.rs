@@ -1,10 +1,13 @@
 //! What goes to the server together: a statement, and in a transaction what belongs around it.
 
+use std::borrow::Cow;
+
 use deadpool_postgres::ClientWrapper;
 use futures_util::{TryStreamExt, join};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
+use super::begin::BEGUN;
 use super::era::{Era, TRANSACTION_ID_AND_ERA};
 use super::mode::StatementMode;
 use super::notes::Note;
@@ -198,7 +201,7 @@ async fn surrounded<R: Rows>(
     around: Around<'_>,
 ) -> (Driver<(R, Option<Number>)>, bool) {
     let client = connection.client;
-    let (ready, ask) = match prepare(connection, statement, around.ask_id).await {
+    let (ready, ask) = match prepare(connection, statement, around).await {
         Ok(prepared) => prepared,
         Err(error) => return (Err(error), false),
     };
@@ -208,6 +211,10 @@ async fn surrounded<R: Rows>(
         Some(sql) => client.batch_execute(sql).await,
         None => Ok(()),
     };
+    let begin = around.begin.map(|begin| match ask {
+        Ask::Within => Cow::Owned(format!("{begin}{BEGUN}")),
+        Ask::Behind(_) | Ask::Nothing => Cow::Borrowed(begin),
+    });
     let guard = |sql| send(statement.refusable.then_some(sql));
     let id = async {
         match &ask {
@@ -216,7 +223,7 @@ async fn surrounded<R: Rows>(
         }
     };
     let (begun, saved, rows, released, id) = join!(
-        send(around.begin),
+        send(begin.as_deref()),
         guard(SAVE),
         rows::<R>(client, &ready, params),
         guard(RELEASE),
@@ -259,16 +266,18 @@ enum Ask<'a> {
 async fn prepare<'s>(
     connection: Noted<'_>,
     statement: &'s Statement,
-    ask_id: bool,
+    around: Around<'_>,
 ) -> Driver<(Ready<'s>, Ask<'s>)> {
-    if !ask_id {
+    if !around.ask_id {
         return Ok((connection.prepare(statement).await?, Ask::Nothing));
     }
     if connection.mode == StatementMode::Unnamed {
         let question = Ready::Unnamed(&TRANSACTION_ID_AND_ERA);
         return Ok((Ready::Unnamed(statement), Ask::Behind(question)));
     }
-    if let Some(first) = statement.first {
+    if around.begin.is_some()
+        && let Some(first) = statement.first
+    {
         return Ok((Ready::Named(connection.named(first).await?), Ask::Within));
     }
     let ready = connection.prepare(statement).await?;

@@ -199,10 +199,6 @@ impl Lease {
             Err(Error::Database(failure)) if failure.sqlstate() != Some("57014") => Vec::new(),
             Err(_) => return Era::default(),
         };
-        let default = rows.first().map(|row| row.try_get(2));
-        if let Some(Ok(false)) = default {
-            self.note.set_says_deferrable();
-        }
         let era = rows.first().and_then(|row| Era::from_row(row, 0).ok());
         let era = era.unwrap_or_default();
         self.note.set_era(era);
@@ -247,7 +243,7 @@ impl Lease {
     ) -> Answer<R> {
         if let Some(begin) = around.begin
             && statement.writes
-            && !self.sees_begin(statement)
+            && !statement.sees_begin(self.mode)
         {
             // Should it fail, the statement would be stored by itself.
             around.begin = None;
@@ -273,13 +269,6 @@ impl Lease {
             Err(error) => (Err(error), None),
         };
         Answer { rows, id, aborted }
-    }
-
-    /// Whether this statement writes nothing here unless BEGIN went well before it.
-    fn sees_begin(&self, statement: &Statement) -> bool {
-        // Through a pooler nothing can be noted about the connection.
-        let noted = self.mode == StatementMode::Prepared && self.note.says_deferrable();
-        noted && statement.first.is_some()
     }
 
     /// Notes how a piece of work ended, after which the connection is doing `then`.

@@ -51,8 +51,6 @@ pub(super) struct Note(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     era: Option<Era>,
-    /// Whether a transaction here is deferrable only if it said so when it began.
-    says_deferrable: bool,
     // A list, because most texts differ in their lengths already: finding one costs less than its
     // hash would.
     prepared: Vec<(&'static str, tokio_postgres::Statement)>,
@@ -69,15 +67,6 @@ impl Note {
 
     pub(super) fn set_era(&self, era: Era) {
         self.known().era = Some(era);
-    }
-
-    /// Whether a transaction here is deferrable only if it said so when it began.
-    pub(super) fn says_deferrable(&self) -> bool {
-        self.known().says_deferrable
-    }
-
-    pub(super) fn set_says_deferrable(&self) {
-        self.known().says_deferrable = true;
     }
 
     /// The prepared form of this text.

@@ -8,6 +8,8 @@ use std::fmt;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 
+use super::mode::StatementMode;
+
 /// A statement of this crate. There is a fixed number of them, so the prepared statements of a
 /// connection are bounded.
 pub(super) struct Statement {
@@ -19,9 +21,9 @@ pub(super) struct Statement {
     /// looked first. Inside a transaction it runs in a savepoint, so that the refusal leaves the
     /// transaction usable.
     pub(super) refusable: bool,
-    /// The text for the first write of a transaction, if there is one: behind its other
-    /// columns it gives the transaction's number, and where BEGIN DEFERRABLE has failed it writes
-    /// nothing, so that it need not wait for the answer.
+    /// The text to begin a transaction with, if there is one. Behind its other columns it gives the
+    /// transaction's number. It fails where [`BEGUN`](super::begin::BEGUN) did not run before it in the
+    /// same transaction, so it need not wait for the answer to that.
     pub(super) first: Option<&'static str>,
     /// The types of its parameters, as the server itself would find them.
     pub(super) types: &'static [Type],
@@ -58,12 +60,18 @@ impl Statement {
         }
     }
 
-    /// The text for the [first](Self::first) write of a transaction. It takes the same parameters.
+    /// The text to begin a transaction with. It takes the same parameters.
     pub(super) const fn first(self, sql: &'static str) -> Self {
         Statement {
             first: Some(sql),
             ..self
         }
+    }
+
+    /// Whether it can be sent together with BEGIN, and is not stored should that fail.
+    pub(super) fn sees_begin(&self, mode: StatementMode) -> bool {
+        // Without names the transaction's era is wanted too, which a question brings.
+        mode == StatementMode::Prepared && self.first.is_some()
     }
 
     /// Says of which types its parameters are.
@@ -117,7 +125,7 @@ mod tests {
             let words = |sql: &str| sql.split_whitespace().collect::<Vec<_>>().join(" ");
             let mut first = words(statement.first.unwrap());
             for (part, times) in [
-                (" AND current_setting('transaction_deferrable')::boolean", 1),
+                (" AND current_setting('motorpool.begun')::boolean", 1),
                 (", pg_current_xact_id_if_assigned()::text::bigint", 1),
                 (", NULL::bigint", statement.sql.matches("UNION ALL").count()),
             ] {

@@ -54,7 +54,7 @@ pub(super) const REGISTER: Statement = Statement::write(
     ), stored AS (
         INSERT INTO users (username, created_at, role)
         SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM existing)
-            AND current_setting('transaction_deferrable')::boolean
+            AND current_setting('motorpool.begun')::boolean
         ON CONFLICT (username) DO UPDATE SET username = EXCLUDED.username
         RETURNING id, username, created_at, role, xmax = 0 AS created
     )

@@ -59,11 +59,13 @@ pub trait Store: Send + Sync {
     /// Begins a transaction, which has a connection of the pool until it ends.
     /// [`StoreExt::transaction`] is the form that cannot be left open and tries again.
     ///
-    /// The server hears of it with its first statement, in the same round trip if that is a read,
+    /// The server hears of it with its first statement: in the same round trip if that is a read,
     /// [`register`](UserRepo::register) or [`buy`](CarRepo::buy), and in one more before any other
-    /// write and before a savepoint. So a server that cannot be reached may show in the first
-    /// statement only, and what is seen at `RepeatableRead` and `Serializable` is what was there at
-    /// that moment. A transaction in which nothing is done costs no round trip.
+    /// write, before a savepoint, and before any write with
+    /// [`StatementMode::Unnamed`](crate::StatementMode::Unnamed). So a server that cannot be reached
+    /// may show in the first statement only, and what is seen at `RepeatableRead` and `Serializable`
+    /// is what was there at that moment. A transaction in which nothing is done costs no round trip,
+    /// but one on each connection for the first one that may write.
     ///
     /// ```
     /// # async fn example(store: &dyn motorpool::Store) -> motorpool::Result<()> {

@@ -141,7 +141,8 @@ impl Tx {
 
     /// Runs the closure in a savepoint: what it did is kept when it returns `Ok`, and undone when
     /// it returns `Err` or when a statement in it failed. Either way the transaction itself goes
-    /// on. Savepoints can be nested. Two round trips, the closure's own apart.
+    /// on. Savepoints can be nested. Two round trips, the closure's own apart; three where nothing
+    /// was done in the transaction before.
     ///
     /// A savepoint covers everything that is done in the transaction while it is open, by clones
     /// of the handle too. One that is dropped unfinished counts as a failure of what is around
