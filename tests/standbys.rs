@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 
 use cluster::{Cluster, Node, url};
 use futures_util::future::join_all;
-use motorpool::{Error, NewUser, PgStore, Store, TxOptions, UnavailableReason};
+use motorpool::{
+    Error, IsolationLevel, NewUser, PgStore, Store, TxOptions, UnavailableReason, UserId,
+};
 
 const CONNECTIONS: usize = 3;
 
@@ -94,6 +96,8 @@ async fn connections_of_the_wanted_kind_stay_after_another_one_was_lost() {
         stay(&connect(&node.url()).await, node).await;
     }
 
+    refuse_transactions(standby).await;
+
     // One that is for reading says so, and the others of its kind need not go for it.
     let store = connect(&cluster.url("target_session_attrs=standby")).await;
     use_all(&store).await;
@@ -106,6 +110,51 @@ async fn connections_of_the_wanted_kind_stay_after_another_one_was_lost() {
     use_all(&store).await;
     let discarded = store.status().discarded;
     assert_eq!((discarded.read_only, discarded.unanswered), (1, 0));
+}
+
+/// A transaction that may write cannot be begun on a standby, whatever its first statement is, and
+/// its connection leaves the pool.
+async fn refuse_transactions(standby: &Node) {
+    let store = connect(&standby.url()).await;
+    let mut refused = 0;
+    for isolation in [
+        IsolationLevel::ReadCommitted,
+        IsolationLevel::RepeatableRead,
+        IsolationLevel::Serializable,
+    ] {
+        for first in ["read", "write", "write that waits", "savepoint"] {
+            let options = TxOptions::new().isolation(isolation);
+            let tx = store.begin(options).await.unwrap();
+            let answer = match first {
+                "read" => tx.users().count().await.map(drop),
+                "write" => {
+                    let anna = NewUser::new("Anna").unwrap();
+                    tx.users().register(&anna).await.map(drop)
+                }
+                "write that waits" => tx.users().delete(UserId::new(1)).await.map(drop),
+                _ => tx.savepoint(async |_| Ok::<_, Error>(())).await,
+            };
+            let reason = UnavailableReason::ReadOnly;
+            assert!(
+                matches!(&answer, Err(Error::Unavailable { reason: found, .. }) if *found == reason),
+                "{isolation:?}, {first}: {answer:?}"
+            );
+            let end = tx.commit().await;
+            assert!(matches!(end, Err(Error::RolledBack(_))), "{end:?}");
+            refused += 1;
+            assert_eq!(store.status().discarded.read_only, refused);
+        }
+    }
+    // What the caller made so is the caller's own doing.
+    let options = read_only().isolation(IsolationLevel::Serializable);
+    let tx = store.begin(options).await.unwrap();
+    let answer = tx.users().count().await.unwrap_err();
+    assert_eq!(answer.sqlstate(), Some("0A000"), "{answer:?}");
+    tx.rollback().await.unwrap();
+    use_all(&store).await;
+    let discarded = store.status().discarded;
+    assert_eq!((discarded.read_only, discarded.lost), (refused, 0));
+    store.close().await;
 }
 
 async fn stay(store: &PgStore, node: &Node) {

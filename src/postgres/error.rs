@@ -60,6 +60,18 @@ fn from_server(db: &DbError, read_only: bool) -> Error {
     unavailable(reason, Some(Box::new(failure)))
 }
 
+/// Whether BEGIN may have failed with this because the server is a standby, where it is neither
+/// READ WRITE nor SERIALIZABLE. The server gives a code for it that says less (0A000).
+pub(super) fn hints_at_standby(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
+}
+
+/// What a standby refused because it is one.
+pub(super) fn from_standby(error: &tokio_postgres::Error) -> Error {
+    let said = error.as_db_error().map(|db| failure(db).into());
+    unavailable(UnavailableReason::ReadOnly, said)
+}
+
 fn ends_session(db: &DbError) -> bool {
     matches!(
         db.parsed_severity(),

@@ -179,16 +179,39 @@ pub(super) struct Around<'a> {
     pub(super) ask_id: bool,
 }
 
-/// The rows and the transaction's id, and whether a refusal was undone.
+/// What failed around a statement in a transaction, or the statement itself.
+pub(super) struct Setback {
+    pub(super) error: tokio_postgres::Error,
+    pub(super) left: Left,
+}
+
+/// What a setback leaves of the transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nothing: it was not begun.
+    Never,
+    /// Nothing but its rollback.
+    Aborted,
+    /// All of it: the refusal was undone.
+    Whole,
+}
+
+impl From<tokio_postgres::Error> for Setback {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let left = Left::Aborted;
+        Setback { error, left }
+    }
+}
+
+/// The rows and the transaction's id.
 pub(super) async fn guarded<R: Rows>(
     connection: Noted<'_>,
     statement: &Statement,
     params: &Params<'_>,
     around: Around<'_>,
-) -> (Driver<(R, Option<Number>)>, bool) {
+) -> Result<(R, Option<Number>), Setback> {
     if around.begin.is_none() && !around.ask_id && !statement.refusable {
-        let rows = query(connection, statement, params).await;
-        return (rows.map(|rows| (rows, None)), false);
+        return Ok((query(connection, statement, params).await?, None));
     }
     // In a box, because most statements have nothing around them.
     Box::pin(surrounded(connection, statement, params, around)).await
@@ -199,12 +222,9 @@ async fn surrounded<R: Rows>(
     statement: &Statement,
     params: &Params<'_>,
     around: Around<'_>,
-) -> (Driver<(R, Option<Number>)>, bool) {
+) -> Result<(R, Option<Number>), Setback> {
     let client = connection.client;
-    let (ready, ask) = match prepare(connection, statement, around).await {
-        Ok(prepared) => prepared,
-        Err(error) => return (Err(error), false),
-    };
+    let (ready, ask) = prepare(connection, statement, around).await?;
     // Each of these sends when it is first polled, so they leave in this order and travel
     // together.
     let send = async |sql: Option<&str>| match sql {
@@ -231,7 +251,8 @@ async fn surrounded<R: Rows>(
     );
     if let Err(error) = begun {
         // Whatever the statement gave, it was in no transaction.
-        return (Err(error), false);
+        let left = Left::Never;
+        return Err(Setback { error, left });
     }
     match rows {
         Ok(rows) => {
@@ -241,14 +262,17 @@ async fn surrounded<R: Rows>(
             };
             // If any of them failed the server has aborted the transaction, whatever the
             // statement itself gave.
-            let all = saved.and(released).and(id);
-            (all.map(|id| (rows, id)), false)
+            let id = saved.and(released).and(id)?;
+            Ok((rows, id))
         }
         Err(error) if statement.refusable && refused(&error) => {
-            let undone = client.batch_execute(UNDO).await;
-            (Err(error), undone.is_ok())
+            let left = match client.batch_execute(UNDO).await {
+                Ok(()) => Left::Whole,
+                Err(_) => Left::Aborted,
+            };
+            Err(Setback { error, left })
         }
-        Err(error) => (Err(error), false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -16,12 +16,14 @@ use super::abandon::{Unquiet, abandon};
 use super::era::{ERA, Era};
 use super::error;
 use super::flight::{
-    Around, Driver, First, Noted, Number, Rows, TRANSACTION_ID, ahead, guarded, is_stale, query,
+    Around, Driver, First, Left, Noted, Number, Rows, Setback, TRANSACTION_ID, ahead, guarded,
+    is_stale, query,
 };
 use super::health::{Health, Reason};
 use super::mode::StatementMode;
 use super::notes::Note;
 use super::statement::{Params, Statement};
+use super::wanted::IS_STANDBY;
 use crate::error::{Error, Result, UnavailableReason};
 
 /// How long a transaction that was dropped may take to roll back before its connection is closed
@@ -181,9 +183,35 @@ impl Lease {
     pub(super) async fn begin(&mut self, sql: &str) -> Result<()> {
         let object = self.object.as_ref().ok_or_else(lost)?;
         self.doing = Doing::Statement;
-        let begun = object.batch_execute(sql).await;
-        // Also after a refusal, which may be that of a setting behind BEGIN.
-        self.note(begun, Doing::Transaction)
+        match object.batch_execute(sql).await {
+            Ok(()) => {
+                self.doing = Doing::Transaction;
+                Ok(())
+            }
+            Err(error) => Err(self.not_begun(error).await),
+        }
+    }
+
+    /// What it means that a transaction could not be begun.
+    async fn not_begun(&mut self, error: tokio_postgres::Error) -> Error {
+        let standby = match self.connection() {
+            Some(connection) if !self.read_only && error::hints_at_standby(&error) => {
+                let rows: Driver<First> = query(connection, &IS_STANDBY, &[]).await;
+                if rows.as_ref().is_err_and(is_stale) {
+                    self.note.forget(IS_STANDBY.sql);
+                }
+                let row = rows.ok().and_then(|First(row)| row);
+                row.and_then(|row| row.try_get(0).ok()).unwrap_or(false)
+            }
+            _ => false,
+        };
+        let error = match standby {
+            true => error::from_standby(&error),
+            false => error::from_driver(error, self.read_only),
+        };
+        // A transaction also after a refusal, which may be that of a setting behind BEGIN.
+        self.settle(&error, Doing::Transaction);
+        error
     }
 
     /// The era of the server in which the connection was made, if the server tells. One round trip
@@ -255,27 +283,45 @@ impl Lease {
         let Some(connection) = self.connection() else {
             return Answer::aborted(lost());
         };
-        let (rows, undone) = guarded(connection, statement, params, around).await;
-        if rows.as_ref().is_err_and(is_stale) {
+        let Setback { error, left } = match guarded(connection, statement, params, around).await {
+            Ok((rows, id)) => {
+                self.doing = Doing::Transaction;
+                return Answer::of(rows, id);
+            }
+            Err(setback) => setback,
+        };
+        if left == Left::Never {
+            return Answer::aborted(Box::pin(self.not_begun(error)).await);
+        }
+        if is_stale(&error) {
             // For the next transaction; this one is aborted. Which of them it was is not known.
             self.note.forget(statement.sql);
             self.note.forget(TRANSACTION_ID.sql);
             statement.first.inspect(|first| self.note.forget(first));
         }
-        let rows = self.note(rows, Doing::Transaction);
-        let aborted = rows.is_err() && !undone;
-        let (rows, id) = match rows {
-            Ok((rows, id)) => (Ok(rows), id),
-            Err(error) => (Err(error), None),
-        };
-        Answer { rows, id, aborted }
+        let error = error::from_driver(error, self.read_only);
+        self.settle(&error, Doing::Transaction);
+        match left {
+            Left::Whole => Answer::refused(error),
+            Left::Aborted | Left::Never => Answer::aborted(error),
+        }
     }
 
     /// Notes how a piece of work ended, after which the connection is doing `then`.
     fn note<T>(&mut self, result: Driver<T>, then: Doing) -> Result<T> {
-        let result = result.map_err(|error| error::from_driver(error, self.read_only));
         self.doing = then;
-        if let Err(Error::Unavailable { reason, .. }) = &result {
+        result.map_err(|error| {
+            let error = error::from_driver(error, self.read_only);
+            self.settle(&error, then);
+            error
+        })
+    }
+
+    /// Notes that a piece of work failed, after which the connection is doing `then`, if it is of
+    /// any more use.
+    fn settle(&mut self, error: &Error, then: Doing) {
+        self.doing = then;
+        if let Error::Unavailable { reason, .. } = error {
             // What happened to this connection may have happened to the idle ones.
             if *reason == UnavailableReason::ReadOnly {
                 self.health.refuse();
@@ -286,7 +332,6 @@ impl Lease {
                 _ => Reason::Lost,
             });
         }
-        result
     }
 
     /// Lets the server roll back, after which the connection is free.
@@ -312,11 +357,27 @@ pub(super) struct Answer<R> {
 }
 
 impl<R> Answer<R> {
-    fn aborted(error: Error) -> Self {
+    fn of(rows: R, id: Option<Number>) -> Self {
+        Answer {
+            rows: Ok(rows),
+            id,
+            aborted: false,
+        }
+    }
+
+    /// The transaction goes on.
+    fn refused(error: Error) -> Self {
         Answer {
             rows: Err(error),
             id: None,
+            aborted: false,
+        }
+    }
+
+    fn aborted(error: Error) -> Self {
+        Answer {
             aborted: true,
+            ..Answer::refused(error)
         }
     }
 }

@@ -36,7 +36,7 @@ const TAKES_WRITES: Statement =
 const TAKES_NO_WRITES: Statement =
     Statement::read("SELECT current_setting('transaction_read_only') = 'on'");
 const IS_PRIMARY: Statement = Statement::read("SELECT NOT pg_is_in_recovery()");
-const IS_STANDBY: Statement = Statement::read("SELECT pg_is_in_recovery()");
+pub(super) const IS_STANDBY: Statement = Statement::read("SELECT pg_is_in_recovery()");
 const ANSWERS: Statement = Statement::read("SELECT true");
 
 /// What a connection under suspicion is asked; it stays in the pool if the answer is yes.
