@@ -8,16 +8,18 @@
 )]
 
 mod calls;
+#[path = "support/misspelt.rs"]
+mod misspelt;
 mod polls;
 #[path = "support/relay.rs"]
 mod relay;
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use calls::{CALLS, Call, Effect, Rows, Run, Tag};
+use misspelt::Misspelt;
 use motorpool::{
     CommitOutcome, Error, IsolationLevel, NewCar, NewUser, PgStore, Result, StatementMode, Store,
     Tx, TxOptions, UserId,
@@ -26,72 +28,10 @@ use polls::Work;
 use relay::{Cut, Point, Relay};
 use support::inside::Inside;
 use support::{until_idle, with_database};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 /// The writes that need not wait for the answer to BEGIN.
 const TOGETHER: [&str; 3] = ["register", "buy", "buy with a key"];
-
-/// Passes everything on but the word BEGIN, which the server gets misspelt.
-struct Misspelt {
-    url: String,
-    count: Arc<AtomicUsize>,
-    task: JoinHandle<()>,
-}
-
-impl Misspelt {
-    async fn start(relay: &Relay) -> Misspelt {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = |url: &str| -> u16 {
-            let (_, rest) = url.split_once("port=").unwrap();
-            rest.split(' ').next().unwrap().parse().unwrap()
-        };
-        let (own, next) = (listener.local_addr().unwrap().port(), port(&relay.url()));
-        let url = relay.url();
-        let url = url.replace(&format!("port={next}"), &format!("port={own}"));
-        let count = Arc::<AtomicUsize>::default();
-        let task = tokio::spawn({
-            let count = Arc::clone(&count);
-            async move {
-                while let Ok((client, _)) = listener.accept().await {
-                    let server = TcpStream::connect(("127.0.0.1", next)).await.unwrap();
-                    tokio::spawn(pass(client, server, Arc::clone(&count)));
-                }
-            }
-        });
-        Misspelt { url, count, task }
-    }
-}
-
-impl Drop for Misspelt {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn pass(client: TcpStream, server: TcpStream, count: Arc<AtomicUsize>) {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let up = async move {
-        let mut buffer = vec![0; 64 * 1024];
-        while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
-            let bytes = &mut buffer[..length];
-            let word = b"BEGIN ISOLATION";
-            if let Some(start) = bytes.windows(word.len()).position(|found| found == word) {
-                bytes[start + 3] = b'U';
-                count.fetch_add(1, SeqCst);
-            }
-            if to_server.write_all(bytes).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::join!(up, async move {
-        let _ = copy(&mut from_server, &mut to_client).await;
-    });
-}
 
 type Method = fn(Arc<dyn Store>, Tag) -> Work;
 
@@ -119,7 +59,7 @@ async fn nothing_is_stored_whose_transaction_did_not_begin() {
     with_database(async |database| {
         for mode in [StatementMode::Prepared, StatementMode::Unnamed] {
             let relay = Relay::start(&database.url).await;
-            let misspelt = Misspelt::start(&relay).await;
+            let misspelt = Misspelt::start(&relay, "BEGIN ISOLATION").await;
             let direct = PgStore::connect(&database.url).await.unwrap();
             let store = with_one_connection(&misspelt.url, mode).await;
             let client = database.client().await;
@@ -129,7 +69,7 @@ async fn nothing_is_stored_whose_transaction_did_not_begin() {
                 let tag = Tag::new(&client, name, owners, &database.url).await;
                 let tx = store.begin(TxOptions::new()).await.unwrap();
                 let result = run(Arc::new(Inside(tx.clone())), tag.clone()).await;
-                assert_eq!(misspelt.count.load(SeqCst), number + 1, "{tag:?}");
+                assert_eq!(misspelt.count(), number + 1, "{tag:?}");
                 let failed = |result: &Result<()>| match result {
                     Err(Error::Database(failure)) => failure.sqlstate() == Some("42601"),
                     Err(Error::RolledBack(failure)) => failure.sqlstate() == Some("42601"),

@@ -8,6 +8,8 @@
     reason = "these are tests"
 )]
 
+#[path = "support/misspelt.rs"]
+mod misspelt;
 #[path = "support/relay.rs"]
 mod relay;
 mod support;
@@ -15,13 +17,14 @@ mod support;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use misspelt::Misspelt;
 use motorpool::{
     CommitOutcome, CommitToken, Error, NewCar, NewUser, PgStore, Result, Store, StoreExt, Tx,
     TxOptions,
 };
 use relay::{ANSWER, Cut, Point, Relay};
 use support::server::{Options, Server};
-use support::{Database, with_database};
+use support::{Database, until_idle, with_database};
 use tokio_postgres::Client;
 
 /// How long the server may take to end a transaction whose client is gone.
@@ -290,6 +293,98 @@ async fn a_transaction_costs_one_round_trip_for_each_statement() {
         // Bound, executed and answered, and nothing else, outside a transaction.
         store.users().register(&bert).await.unwrap();
         assert_eq!(relay.flights(), ["BES"]);
+    })
+    .await;
+}
+
+/// A server can refuse what ends a transaction before it ends anything.
+#[tokio::test]
+async fn a_transaction_that_the_server_does_not_end_stays_out_of_the_pool() {
+    with_database(async |database| {
+        for (word, fails, kept) in [
+            ("COMMIT\0", false, true),
+            ("ROLLBACK\0", false, false),
+            ("ROLLBACK\0", true, false),
+        ] {
+            let relay = Relay::start(&database.url).await;
+            let misspelt = Misspelt::start(&relay, word).await;
+            let builder = PgStore::builder(&misspelt.url).unwrap().max_connections(1);
+            let store = builder.build().await.unwrap();
+            let tx = store.begin(TxOptions::new()).await.unwrap();
+            work(&tx, "Anna").await.unwrap();
+            if fails {
+                // A savepoint that is dropped unfinished.
+                let opened = tokio::sync::Notify::new();
+                let save = tx.savepoint(async |_| -> Result<()> {
+                    opened.notify_one();
+                    std::future::pending().await
+                });
+                tokio::select! {
+                    _ = save => panic!("it ended"),
+                    () = opened.notified() => {}
+                }
+            }
+            let end = match kept || fails {
+                true => tx.commit().await.unwrap_err().sqlstate().map(str::to_owned),
+                false => tx.rollback().await.map(|()| None).unwrap(),
+            };
+            assert_eq!(end.as_deref(), kept.then_some("42601"), "{word}");
+            assert_eq!(misspelt.count(), 1, "{word}");
+            // The only connection, or another one in its place.
+            let again = NewUser::new("Bert").unwrap();
+            store.users().register(&again).await.unwrap();
+            assert_eq!(relay.accepted(), if kept { 1 } else { 2 }, "{word}");
+            let client = database.client().await;
+            assert!(!is_stored(&client, "Anna").await);
+            until_idle(&client).await;
+        }
+    })
+    .await;
+}
+
+/// What a transaction is told of the server before it begins, once for each connection.
+#[tokio::test]
+async fn a_transaction_does_not_begin_on_a_connection_that_was_lost_when_it_asked() {
+    with_database(async |database| {
+        let relay = Relay::start(&database.url).await;
+        let builder = PgStore::builder(&relay.url()).unwrap().max_connections(1);
+        let store = builder.build().await.unwrap();
+        store.ping().await.unwrap();
+        let mut client = database.client().await;
+        for (what, begins) in [("pg_terminate_backend", false), ("pg_cancel_backend", true)] {
+            let lock = client.transaction().await.unwrap();
+            lock.batch_execute("LOCK pg_stat_archiver").await.unwrap();
+            let end = async {
+                let sql = format!(
+                    "SELECT {what}(pid) FROM pg_stat_activity
+                    WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                );
+                while lock.query(&sql, &[]).await.unwrap().is_empty() {
+                    lock.batch_execute("SELECT pg_stat_clear_snapshot()")
+                        .await
+                        .unwrap();
+                }
+            };
+            let (tx, ()) = tokio::join!(store.begin(TxOptions::new()), end);
+            match tx {
+                Ok(tx) if begins => tx.rollback().await.unwrap(),
+                Err(Error::Unavailable { .. }) if !begins => {}
+                other => panic!("{what}: {:?}", other.map(drop)),
+            }
+            lock.rollback().await.unwrap();
+        }
+        // It could not answer then, so it is asked once more, and then no more.
+        for asks in [true, false] {
+            relay.flights();
+            store
+                .begin(TxOptions::new())
+                .await
+                .unwrap()
+                .rollback()
+                .await
+                .unwrap();
+            assert_eq!(!relay.flights().is_empty(), asks);
+        }
     })
     .await;
 }

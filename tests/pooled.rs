@@ -260,44 +260,67 @@ async fn a_commit_after_a_crash_behind_the_pooler_is_found() {
         fsync: true,
         ..server::Options::default()
     };
-    let mut server = Server::start(fsync).unwrap();
-    let bouncer = PgBouncer::start(&server, &Options::transactions(1));
-    let direct = PgStore::connect(&server.url("postgres")).await.unwrap();
-    direct.migrate().await.unwrap();
-    let relay = Relay::start(&bouncer.url("postgres")).await;
-    let store = builder(&relay.url())
-        .max_connections(1)
-        .build()
-        .await
-        .unwrap();
-    let commit = async |name: &str| {
-        let tx = store.begin(TxOptions::new()).await.unwrap();
-        tx.users().register(&new_user(name)).await.unwrap();
-        tx.commit().await
-    };
-    commit("Anna").await.unwrap();
-    server.kill().unwrap();
-    server.start_again().unwrap();
-    relay.cut_next(Cut {
-        at: Point::Answer(0),
-        abrupt: false,
-    });
-    let token = match commit("Bert").await {
-        Err(Error::CommitUnknown { token }) => token,
-        other => panic!("the answer was not lost: {other:?}"),
-    };
-    assert_eq!(
-        store.status().discarded.unanswered,
-        0,
-        "it was another connection"
-    );
-    let outcome = store.commit_outcome(&token).await.unwrap();
-    assert_eq!(outcome, CommitOutcome::Committed);
-    let client = connect(&server.url("postgres")).await;
-    let sql = "SELECT (extract(epoch FROM stats_reset) * 1000000)::bigint FROM pg_stat_archiver";
-    let era: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
-    assert_eq!(token.era(), era);
-    assert_eq!(store.users().count().await.unwrap(), 2);
+    for mode in [StatementMode::Unnamed, StatementMode::Prepared] {
+        let mut server = Server::start(fsync.clone()).unwrap();
+        let options = Options {
+            ignored: "options",
+            ..Options::transactions(1)
+        };
+        let bouncer = PgBouncer::start(&server, &options);
+        let direct = PgStore::connect(&server.url("postgres")).await.unwrap();
+        direct.migrate().await.unwrap();
+        let relay = Relay::start(&bouncer.url("postgres")).await;
+        let store = builder(&relay.url())
+            .max_connections(1)
+            .statement_mode(mode)
+            .build()
+            .await
+            .unwrap();
+        let commit = async |name: &str| {
+            let tx = store.begin(TxOptions::new()).await.unwrap();
+            tx.users().register(&new_user(name)).await?;
+            tx.commit().await
+        };
+        commit("Anna").await.unwrap();
+        server.kill().unwrap();
+        server.start_again().unwrap();
+        if mode == StatementMode::Prepared {
+            // This pooler does not know what was prepared, so that has gone with the server.
+            let mut lost = 0;
+            while let Err(error) = commit("Carla").await {
+                assert_eq!(error.sqlstate(), Some("26000"), "{error:?}");
+                lost += 1;
+                assert!(lost < 5, "{error:?}");
+            }
+        }
+        relay.cut_next(Cut {
+            at: Point::Answer(0),
+            abrupt: false,
+        });
+        let token = match commit("Bert").await {
+            Err(Error::CommitUnknown { token }) => token,
+            other => panic!("the answer was not lost: {other:?}"),
+        };
+        assert_eq!(
+            store.status().discarded.unanswered,
+            0,
+            "it was another connection"
+        );
+        let outcome = store.commit_outcome(&token).await.unwrap();
+        assert_eq!(outcome, CommitOutcome::Committed);
+        let client = connect(&server.url("postgres")).await;
+        let sql =
+            "SELECT (extract(epoch FROM stats_reset) * 1000000)::bigint FROM pg_stat_archiver";
+        let era: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
+        assert_eq!(token.era(), era);
+        let names = ["Anna", "Bert"].map(|name| direct.users().get_by_username(name));
+        assert!(
+            join_all(names)
+                .await
+                .iter()
+                .all(|user| matches!(user, Ok(Some(_))))
+        );
+    }
 }
 
 /// How long an answer takes here: what is sent together has arrived before one comes.

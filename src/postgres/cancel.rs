@@ -97,7 +97,7 @@ async fn ask_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, token: &CancelT
 }
 
 /// The driver is told that every connection begins with TLS. Here it gets the stream as it is.
-struct InClear;
+pub(super) struct InClear;
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> TlsConnect<KeptOpen<'a, S>> for InClear {
     type Stream = KeptOpen<'a, S>;
@@ -116,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for KeptOpen<'_, S> {
 }
 
 /// A stream that the driver cannot shut down.
-struct KeptOpen<'a, S>(&'a mut S);
+pub(super) struct KeptOpen<'a, S>(pub(super) &'a mut S);
 
 impl<S: AsyncRead + Unpin> AsyncRead for KeptOpen<'_, S> {
     fn poll_read(

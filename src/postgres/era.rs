@@ -4,11 +4,12 @@ use tokio_postgres::Row;
 
 use super::statement::Statement;
 
-/// Gives the [`Era`].
+/// Gives the [`Era`], and the process that serves the connection.
 pub(super) const ERA: Statement = Statement::read(
     "SELECT coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0),
         CASE WHEN NOT pg_is_in_recovery() THEN
-            ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
+            ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END,
+        pg_backend_pid()
     FROM pg_stat_archiver",
 );
 
@@ -30,6 +31,23 @@ pub(super) struct Era {
     pub(super) crash: i64,
     /// Changes with every promotion of a standby. 0: not known.
     pub(super) timeline: u32,
+}
+
+/// For how long an era is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// As long as the connection, which no crash leaves open.
+    WithConnection(Era),
+    /// No longer than a transaction. A pooler keeps its clients through a crash, and what one of
+    /// their transactions has found says nothing of the next one.
+    WithTransaction,
+}
+
+impl Known {
+    /// Nothing is known, and nothing is to be asked.
+    pub(super) fn nothing() -> Known {
+        Known::WithConnection(Era::default())
+    }
 }
 
 impl Era {

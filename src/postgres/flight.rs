@@ -175,8 +175,36 @@ async fn rows<R: Rows>(
 pub(super) struct Around<'a> {
     /// What begins the transaction, if that has not been sent.
     pub(super) begin: Option<&'a str>,
-    /// Whether the transaction's id is wanted.
-    pub(super) ask_id: bool,
+    /// What is wanted to be known about the transaction.
+    pub(super) ask: Option<Asked>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Its number.
+    Number,
+    /// And the era that it is from.
+    NumberAndEra,
+}
+
+impl Asked {
+    fn question(self) -> &'static Statement {
+        match self {
+            Asked::Number => &TRANSACTION_ID,
+            Asked::NumberAndEra => &TRANSACTION_ID_AND_ERA,
+        }
+    }
+}
+
+impl Around<'_> {
+    /// The text by which the statement sees that the transaction has begun, if it has one: it
+    /// can travel with BEGIN, and is not stored should that fail.
+    pub(super) fn first(&self, statement: &Statement, mode: StatementMode) -> Option<&'static str> {
+        let begins = self.begin.is_some() && mode == StatementMode::Prepared;
+        // It tells the number alone.
+        let first = statement.first.filter(|_| begins);
+        first.filter(|_| self.ask == Some(Asked::Number))
+    }
 }
 
 /// What failed around a statement in a transaction, or the statement itself.
@@ -210,7 +238,7 @@ pub(super) async fn guarded<R: Rows>(
     params: &Params<'_>,
     around: Around<'_>,
 ) -> Result<(R, Option<Number>), Setback> {
-    if around.begin.is_none() && !around.ask_id && !statement.refusable {
+    if around.begin.is_none() && around.ask.is_none() && !statement.refusable {
         return Ok((query(connection, statement, params).await?, None));
     }
     // In a box, because most statements have nothing around them.
@@ -292,21 +320,15 @@ async fn prepare<'s>(
     statement: &'s Statement,
     around: Around<'_>,
 ) -> Driver<(Ready<'s>, Ask<'s>)> {
-    if !around.ask_id {
-        return Ok((connection.prepare(statement).await?, Ask::Nothing));
-    }
-    if connection.mode == StatementMode::Unnamed {
-        let question = Ready::Unnamed(&TRANSACTION_ID_AND_ERA);
-        return Ok((Ready::Unnamed(statement), Ask::Behind(question)));
-    }
-    if around.begin.is_some()
-        && let Some(first) = statement.first
-    {
+    if let Some(first) = around.first(statement, connection.mode) {
         return Ok((Ready::Named(connection.named(first).await?), Ask::Within));
     }
     let ready = connection.prepare(statement).await?;
-    let question = connection.prepare(&TRANSACTION_ID).await?;
-    Ok((ready, Ask::Behind(question)))
+    let ask = match around.ask {
+        Some(asked) => Ask::Behind(connection.prepare(asked.question()).await?),
+        None => Ask::Nothing,
+    };
+    Ok((ready, ask))
 }
 
 /// The id in the last column, `None` if the statement has written nothing.

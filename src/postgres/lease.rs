@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use super::abandon::{Unquiet, abandon};
-use super::era::{ERA, Era};
+use super::era::{self, ERA, Era, TRANSACTION_ID_AND_ERA};
 use super::error;
 use super::flight::{
     Around, Driver, First, Left, Noted, Number, Rows, Setback, TRANSACTION_ID, ahead, guarded,
@@ -22,6 +22,7 @@ use super::flight::{
 use super::health::{Health, Reason};
 use super::mode::StatementMode;
 use super::notes::Note;
+use super::peer;
 use super::statement::{Params, Statement};
 use super::wanted::IS_STANDBY;
 use crate::error::{Error, Result, UnavailableReason};
@@ -216,21 +217,40 @@ impl Lease {
 
     /// The era of the server in which the connection was made, if the server tells. One round trip
     /// for each connection, not for each transaction.
-    pub(super) async fn era(&mut self) -> Era {
-        if let Some(era) = self.note.era() {
-            return era;
+    pub(super) async fn era(&mut self) -> Result<era::Known> {
+        match self.note.era() {
+            Some(era) => Ok(era),
+            // In a box, because it is rare.
+            None => Box::pin(self.ask_era()).await,
         }
-        // In a box, because it is rare.
-        let rows = match Box::pin(self.query(&ERA, &[])).await {
-            Ok(rows) => rows,
-            // A server that does not tell is not asked again; one that could not answer now is.
-            Err(Error::Database(failure)) if failure.sqlstate() != Some("57014") => Vec::new(),
-            Err(_) => return Era::default(),
+    }
+
+    async fn ask_era(&mut self) -> Result<era::Known> {
+        let nothing = era::Known::nothing();
+        let era = match self.query(&ERA, &[]).await {
+            Ok(rows) => {
+                let row = rows.first();
+                let process = row.and_then(|row| row.try_get(2).ok());
+                match self.client() {
+                    Some(client) if !peer::is(client, process).await => era::Known::WithTransaction,
+                    _ => row
+                        .and_then(|row| Era::from_row(row, 0).ok())
+                        .map_or(nothing, era::Known::WithConnection),
+                }
+            }
+            // What the server does not have or does not tell it is not asked again (classes 42 and
+            // 0A). Anything else may go well the next time.
+            Err(Error::Database(failure)) => {
+                let class = failure.sqlstate().and_then(|state| state.get(..2));
+                if !matches!(class, Some("42" | "0A")) {
+                    return Ok(nothing);
+                }
+                nothing
+            }
+            Err(error) => return Err(error),
         };
-        let era = rows.first().and_then(|row| Era::from_row(row, 0).ok());
-        let era = era.unwrap_or_default();
         self.note.set_era(era);
-        era
+        Ok(era)
     }
 
     /// Whether the connection is known to be closed.
@@ -238,7 +258,8 @@ impl Lease {
         self.object.as_ref().is_none_or(|object| object.is_closed())
     }
 
-    /// Ends the transaction with COMMIT or ROLLBACK. An error of the server ends it as well.
+    /// Ends the transaction with COMMIT or ROLLBACK. After an error it is rolled back when this is
+    /// dropped.
     pub(super) async fn end(&mut self, sql: &str) -> Result<()> {
         let then = match std::mem::replace(&mut self.doing, Doing::Statement) {
             broken @ Doing::Broken(_) => broken,
@@ -248,6 +269,15 @@ impl Lease {
         let ended = match self.health.log().filter(|_| sql == COMMIT) {
             Some(log) => Box::pin(log.noting_commit(connection)).await,
             None => connection.client.batch_execute(sql).await,
+        };
+        let then = match &ended {
+            // The transaction may be open yet: the server can refuse the command before it ends
+            // anything.
+            Err(_) if then == Doing::Nothing => match sql {
+                COMMIT => Doing::Transaction,
+                _ => Doing::Broken(Reason::Cancelled),
+            },
+            _ => then,
         };
         self.note(ended, then)
     }
@@ -271,7 +301,7 @@ impl Lease {
     ) -> Answer<R> {
         if let Some(begin) = around.begin
             && statement.writes
-            && !statement.sees_begin(self.mode)
+            && around.first(statement, self.mode).is_none()
         {
             // Should it fail, the statement would be stored by itself.
             around.begin = None;
@@ -297,6 +327,7 @@ impl Lease {
             // For the next transaction; this one is aborted. Which of them it was is not known.
             self.note.forget(statement.sql);
             self.note.forget(TRANSACTION_ID.sql);
+            self.note.forget(TRANSACTION_ID_AND_ERA.sql);
             statement.first.inspect(|first| self.note.forget(first));
         }
         let error = error::from_driver(error, self.read_only);

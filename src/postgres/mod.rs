@@ -23,6 +23,7 @@ mod mode;
 mod notes;
 mod observe;
 mod outcome;
+mod peer;
 mod purchases;
 mod registrations;
 mod replicas;

@@ -1,12 +1,12 @@
 //! What a store has noted about each of its connections: the statements that are prepared on it,
-//! and the era of the server in which it was made.
+//! and the era of the server in which it was made, if no pooler is between them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use deadpool_postgres::{Object, ObjectId, StatementCache};
 
-use super::era::Era;
+use super::era;
 
 /// The notes of all connections of one store.
 #[derive(Default)]
@@ -50,7 +50,7 @@ pub(super) struct Note(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    era: Option<Era>,
+    era: Option<era::Known>,
     // A list, because most texts differ in their lengths already: finding one costs less than its
     // hash would.
     prepared: Vec<(&'static str, tokio_postgres::Statement)>,
@@ -61,11 +61,11 @@ impl Note {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn era(&self) -> Option<Era> {
+    pub(super) fn era(&self) -> Option<era::Known> {
         self.known().era
     }
 
-    pub(super) fn set_era(&self, era: Era) {
+    pub(super) fn set_era(&self, era: era::Known) {
         self.known().era = Some(era);
     }
 

@@ -8,8 +8,6 @@ use std::fmt;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 
-use super::mode::StatementMode;
-
 /// A statement of this crate. There is a fixed number of them, so the prepared statements of a
 /// connection are bounded.
 pub(super) struct Statement {
@@ -66,12 +64,6 @@ impl Statement {
             first: Some(sql),
             ..self
         }
-    }
-
-    /// Whether it can be sent together with BEGIN, and is not stored should that fail.
-    pub(super) fn sees_begin(&self, mode: StatementMode) -> bool {
-        // Without names the transaction's era is wanted too, which a question brings.
-        mode == StatementMode::Prepared && self.first.is_some()
     }
 
     /// Says of which types its parameters are.

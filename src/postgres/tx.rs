@@ -10,8 +10,8 @@ use tokio::sync::Mutex;
 
 use super::begin;
 use super::deadline::Deadline;
-use super::era::Era;
-use super::flight::{Around, Number, Rows};
+use super::era::{self, Era};
+use super::flight::{Around, Asked, Number, Rows};
 use super::lease::{COMMIT, Lease};
 use super::mode::StatementMode;
 use super::shared::Shared;
@@ -22,8 +22,8 @@ use crate::store::TxOptions;
 /// What the repositories of a transaction work on.
 pub(super) struct TxInner {
     pub(super) shared: Arc<Shared>,
-    /// For the token of a commit, unless it comes with the transaction's id.
-    era: Era,
+    /// For the token of a commit.
+    era: era::Known,
     // Statements of one transaction run one after the other.
     pub(super) state: Mutex<State>,
     /// See [`Transaction::gave_way`](crate::store::Transaction::gave_way).
@@ -72,13 +72,12 @@ pub(super) async fn open(
     let era = match options.is_read_only() {
         true => {
             lease.set_read_only();
-            Era::default()
+            era::Known::nothing()
         }
-        // Through a pooler a connection may outlive a crash: nothing can be noted about it.
-        false if shared.mode == StatementMode::Unnamed => Era::default(),
+        false if shared.mode == StatementMode::Unnamed => era::Known::WithTransaction,
         false => {
             let sent = Instant::now();
-            let era = deadline.bound(async { Ok(lease.era().await) }).await;
+            let era = deadline.bound(lease.era()).await;
             era.map_err(|error| shared.timed_out(error, sent))?
         }
     };
@@ -152,7 +151,11 @@ impl TxInner {
         let begin = state.begin.take();
         let around = Around {
             begin: begin.as_deref(),
-            ask_id: statement.writes && state.id.is_none(),
+            ask: match self.era {
+                _ if !statement.writes || state.id.is_some() => None,
+                era::Known::WithConnection(_) => Some(Asked::Number),
+                era::Known::WithTransaction => Some(Asked::NumberAndEra),
+            },
         };
         let answer = lease.query_in_transaction(statement, params, around).await;
         state.id = state.id.or(answer.id);
@@ -289,7 +292,10 @@ impl TxInner {
             // No answer, or one from a server that is going down.
             (error, Some(id)) => {
                 self.shared.timed_out(error, sent);
-                let era = id.era.unwrap_or(self.era);
+                let era = match (id.era, self.era) {
+                    (Some(era), _) | (None, era::Known::WithConnection(era)) => era,
+                    (None, era::Known::WithTransaction) => Era::default(),
+                };
                 let token = CommitToken::new(id.id.cast_unsigned(), era.crash);
                 Error::CommitUnknown {
                     token: token.on_timeline(era.timeline),
