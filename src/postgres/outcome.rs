@@ -27,7 +27,8 @@ const STATUS: Statement =
 // Whether the number is older than the crash, if the last checkpoint is still the one at the end of
 // recovery: no transaction ran then, so the position that it would be replayed from is its own.
 // The same is true of an orderly stop, but this process of the server has recovered after its
-// start: a crash resets all statistics at one moment, somebody who resets them does not. And it is
+// start: a crash resets all statistics at one moment, somebody who resets them one after the other
+// (all kinds in one call since version 17, the log's last). And it is
 // true of a standby that was promoted a moment ago, but that has begun a new timeline since. And
 // whether the commit is older than the crash, if the server notes such times.
 const BEFORE_THE_CRASH: Statement = Statement::read(
@@ -35,6 +36,7 @@ const BEFORE_THE_CRASH: Statement = Statement::read(
     SELECT CASE WHEN redo_lsn = checkpoint_lsn AND crash.at >= pg_postmaster_start_time()
             AND current_setting('wal_level') <> 'minimal'
             AND crash.at = (SELECT stats_reset FROM pg_stat_bgwriter)
+            AND crash.at = (SELECT stats_reset FROM pg_stat_wal)
             AND lpad(to_hex(timeline_id), 8, '0')
                 = lower(left(pg_walfile_name(pg_current_wal_lsn()), 8))
         THEN $1::text::numeric < split_part(next_xid, ':', 1)::numeric * 4294967296
