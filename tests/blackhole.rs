@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use motorpool::{
     Batching, CommitToken, Error, NewCar, NewUser, PgStore, Result, Store, StoreExt, Tx, TxOptions,
-    UserId,
+    UserId, schema_status,
 };
 use relay::{Mode, Relay};
 use support::server::{Options, Server};
@@ -335,4 +335,39 @@ async fn forgotten_connections_cost_one_call() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forgotten_connections_cost_one_short_call() {
     forgotten(Duration::from_millis(800)).await;
+}
+
+/// Callers with hardly any time say nothing about connections that they give none to answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hasty_callers_leave_the_idle_connections_alone() {
+    let _alone = ALONE.lock().await;
+    let (_server, url) = server().await;
+    let relay = Relay::start(&url).await;
+    let limit = Duration::from_millis(30);
+    let (hasty, patient) = connect(&relay.url(), IDLE, limit, Batching::Off).await;
+    close(open(&patient, IDLE).await.unwrap()).await;
+    relay.delay(Duration::from_millis(200));
+    // The first has its statement cancelled, and whoever comes next is to check.
+    for _ in 0..2 {
+        hasty.ping().await.unwrap_err();
+    }
+    let discarded = patient.status().discarded;
+    assert_eq!((discarded.cancelled, discarded.unanswered), (1, 1));
+    relay.delay(Duration::ZERO);
+    close(open(&patient, IDLE).await.unwrap()).await;
+    assert_eq!(patient.status().discarded.unanswered, 1);
+}
+
+/// It reads with the host's pool, which knows no limits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_schema_is_not_waited_for_without_end() {
+    let (server, url) = server().await;
+    let store = PgStore::connect(&url).await.unwrap();
+    assert!(schema_status(store.pool()).await.unwrap().is_current());
+    let server = std::sync::Mutex::new(server);
+    block_in_place(|| server.lock().unwrap().pause().unwrap());
+    let (status, _) = timed(schema_status(store.pool())).await;
+    assert!(matches!(status, Err(Error::Timeout { .. })), "{status:?}");
+    block_in_place(|| server.lock().unwrap().resume().unwrap());
+    assert!(schema_status(store.pool()).await.unwrap().is_current());
 }

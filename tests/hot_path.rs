@@ -245,7 +245,7 @@ const TRIES: usize = 20;
 
 /// How often a runtime with one thread goes to sleep during so many calls, each of which comes when
 /// nothing else is going on.
-fn sleeps(runtime: &Runtime, call: impl AsyncFn()) -> u64 {
+fn sleeps(runtime: &Runtime, call: &impl AsyncFn()) -> u64 {
     let rounds = || async {
         let (here, mut there) = UnixStream::pair().unwrap();
         // On another thread, so that this one falls asleep meanwhile.

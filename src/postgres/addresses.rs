@@ -1,6 +1,7 @@
 //! The addresses of one host. A name can have several, of which some are right and some say nothing.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +12,17 @@ use tokio_postgres::config::Host;
 
 /// How a name is looked up. Nothing is found if that fails.
 pub(super) type LookUp = fn(String) -> BoxFuture<'static, Vec<IpAddr>>;
+
+/// In which order the addresses of a name are asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// That of the look-up.
+    Found,
+    /// The one that was right the last time first.
+    LastFirst,
+    /// Each time another one.
+    Random,
+}
 
 /// One host, and which of its addresses was right the last time.
 pub(super) struct Addresses {
@@ -35,14 +47,22 @@ impl Addresses {
         }
     }
 
-    /// In the order of the look-up, or the one that was right the last time first.
-    pub(super) async fn in_order(&self, last_first: bool) -> Vec<Address> {
+    pub(super) async fn in_order(&self, order: Order) -> Vec<Address> {
         let mut found = match (self.config.get_hosts(), self.config.get_hostaddrs()) {
             ([Host::Tcp(name)], []) => self.of_name(name).await,
             _ => Vec::new(),
         };
-        if last_first && let Some(last) = *self.last() {
-            found.sort_by_key(|ip| *ip != last);
+        match order {
+            Order::Found => {}
+            Order::LastFirst => {
+                if let Some(last) = *self.last() {
+                    found.sort_by_key(|ip| *ip != last);
+                }
+            }
+            Order::Random => {
+                let random = RandomState::new();
+                found.sort_by_cached_key(|ip| random.hash_one(ip));
+            }
         }
         if found.len() < 2 {
             // There is nothing to choose. What is wrong with the name the driver will say.

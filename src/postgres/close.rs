@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::time::timeout_at;
 
 use super::deadline::after;
@@ -31,7 +32,8 @@ impl Closing {
     }
 
     /// Waits until every running call and transaction has ended and its connection is closed, but
-    /// not longer than `limit`. What still runs then loses its connection and gets
+    /// not longer than `limit`, and up to a second more in which servers are asked to stop what it
+    /// cuts off. What still runs then loses its connection and gets
     /// [`Unavailable`](crate::Error::Unavailable); connections of a host's own pool are left to
     /// the host.
     ///
@@ -45,12 +47,11 @@ impl Closing {
     /// ```
     pub async fn within(self, limit: Duration) -> usize {
         let end = after(Instant::now(), limit);
-        let mut busy = drained(&self.shared, end).await;
-        // The same time is over for all of them.
-        for pool in self.replicas.iter().flat_map(|replicas| replicas.pools()) {
-            busy += drained(pool, end).await;
-        }
-        busy
+        let replicas = self.replicas.iter().flat_map(|replicas| replicas.pools());
+        // At once, because what is cut at the end takes its time.
+        let all = replicas.chain([&self.shared]);
+        let busy = join_all(all.map(|pool| drained(pool, end))).await;
+        busy.into_iter().sum()
     }
 }
 

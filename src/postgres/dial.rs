@@ -158,7 +158,12 @@ impl Dial {
             // Many a server has been promoted in the time that a dead one could take here.
             let has_share =
                 !is_last || !to_the_end || question.is_repeated() && refused.0.is_some();
-            let attempt = host.attempt(&self.tls, wanted, self.share);
+            let order = match wanted {
+                _ if self.balance => addresses::Order::Random,
+                SessionAttrs::Any => addresses::Order::Found,
+                _ => addresses::Order::LastFirst,
+            };
+            let attempt = host.attempt(&self.tls, wanted, self.share, order);
             let dialled = match has_share {
                 true => match timeout(self.share, attempt).await {
                     Ok(dialled) => dialled,
@@ -194,8 +199,9 @@ impl Host {
         tls: &Connector,
         wanted: SessionAttrs,
         share: Duration,
+        order: addresses::Order,
     ) -> Driver<Dialled> {
-        let addresses = self.addresses.in_order(wanted != SessionAttrs::Any).await;
+        let addresses = self.addresses.in_order(order).await;
         let number = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         let mut refused = Refused::default();
         for (tried, address) in addresses.iter().enumerate() {

@@ -54,6 +54,10 @@ pub(super) struct Limits {
 /// How long a connection under suspicion may take to answer.
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
 
+/// Who has less time than this left for a check takes no other connection to be checked: a good
+/// one would have no chance to answer, and leave the pool.
+const LEAST_CHECK: Duration = Duration::from_millis(10);
+
 impl Shared {
     /// Takes a connection out of the pool, or says why there is none.
     pub(super) async fn lease(&self, deadline: Deadline) -> Result<Lease> {
@@ -136,6 +140,9 @@ impl Shared {
                         self.health.condemn();
                     }
                     lease.give_up(Reason::Unanswered);
+                    if deadline.left() / 2 < LEAST_CHECK {
+                        return Err(error::unavailable(UnavailableReason::ConnectTimeout, None));
+                    }
                 }
             }
         }

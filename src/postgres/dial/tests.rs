@@ -117,6 +117,10 @@ fn is_read_only(dialled: Driver<Dialled>) {
     assert_eq!(error.code().map(|code| code.code()), Some("25006"));
 }
 
+/// Another address of this machine; other systems have one.
+#[cfg(target_os = "linux")]
+const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
 #[tokio::test]
 async fn a_silent_host_costs_its_share_once() {
     let (silent, right) = (
@@ -218,10 +222,9 @@ async fn without_another_answer_everybody_waits_for_a_silent_host() {
 }
 
 /// The first of two addresses says nothing, or is that of a standby.
-#[cfg(target_os = "linux")] // Other systems have one local address.
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn each_address_of_a_name_has_a_part_of_the_share() {
-    const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
     for kind in [Kind::Silent, Kind::ReadOnly] {
         let right = Server::start(Kind::Right).await;
         let other = Server::start_at((OTHER, right.port).into(), kind).await;
@@ -240,5 +243,27 @@ async fn each_address_of_a_name_has_a_part_of_the_share() {
         let (dialled, took) = timed(&dial).await;
         assert!(dialled.is_ok() && took < AT_ONCE, "{took:?}");
         assert_eq!((other.asked(), right.asked()), (1, 2));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn connections_are_spread_over_the_addresses_of_a_name() {
+    const CONNECTIONS: usize = 40;
+    for wanted in [SessionAttrs::Any, SessionAttrs::Standby] {
+        let one = Server::start(Kind::Right).await;
+        let other = Server::start_at((OTHER, one.port).into(), Kind::Right).await;
+        let names: LookUp = |_| {
+            let found = [OTHER, Ipv4Addr::LOCALHOST].map(IpAddr::V4).to_vec();
+            Box::pin(async { found })
+        };
+        let hosts = vec![one.config("garage")];
+        let dial = Dial::with_names(hosts, plain(), wanted, true, SHARE, names);
+        for _ in 0..CONNECTIONS {
+            dial.connect().await.unwrap();
+        }
+        // All of them at one is one chance in 2^39.
+        assert!(one.asked() > 0 && other.asked() > 0);
+        assert_eq!(one.asked() + other.asked(), CONNECTIONS);
     }
 }
