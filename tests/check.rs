@@ -417,3 +417,18 @@ async fn a_difference_can_be_read() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn names_may_be_quoted_in_all_definitions() {
+    with_empty_database(async |database| {
+        let all = "SET quote_all_identifiers = on";
+        psql(
+            &database.url,
+            &format!("ALTER DATABASE {} {all}", database.name),
+        );
+        let store = PgStore::connect(&database.url).await.unwrap();
+        store.migrate().await.unwrap();
+        is_silent(&database).await;
+    })
+    .await;
+}

@@ -386,3 +386,30 @@ async fn an_empty_table_is_not_taken_for_empty() {
     })
     .await;
 }
+
+/// What a dump without its roles leaves.
+#[tokio::test]
+async fn a_role_of_the_application_that_does_not_exist_stops_nothing() {
+    with_empty_database(async |database| {
+        let watch = Watch::new(&database).await;
+        let role = format!("{} app", database.name);
+        watch
+            .run(&format!(
+                "COMMENT ON SCHEMA public IS 'motorpool.app_role = {role}'"
+            ))
+            .await;
+        let store = PgStore::connect(&database.url).await.unwrap();
+        assert_eq!(versions(&store.migrate().await.unwrap()), [1, 2]);
+        assert_eq!(versions(&store.migrate().await.unwrap()), []);
+        // Once it exists it gets what it needs.
+        watch.run(&format!("CREATE ROLE \"{role}\"")).await;
+        let may = format!("SELECT count(*) WHERE has_table_privilege('{role}', 'users', 'DELETE')");
+        assert_eq!(watch.number(&may).await, 0);
+        store.migrate().await.unwrap();
+        assert_eq!(watch.number(&may).await, 1);
+        watch
+            .run(&format!("DROP OWNED BY \"{role}\"; DROP ROLE \"{role}\""))
+            .await;
+    })
+    .await;
+}

@@ -321,6 +321,66 @@ async fn an_administrator_need_not_be_a_superuser() {
     app.cars().buy(&golf).await.unwrap();
 }
 
+/// A template as PostgreSQL 14 has it, from which everybody may use the schema `public`, and then
+/// one without that schema, in another encoding.
+#[tokio::test]
+async fn a_database_may_come_from_an_unusual_template() {
+    let server = Server::start(Options::default()).unwrap();
+    let admin = server.url("postgres");
+    psql(
+        &admin,
+        "CREATE ROLE admin LOGIN CREATEROLE CREATEDB PASSWORD 'secret'",
+    );
+    let (_, rest) = admin.split_once('@').unwrap();
+    let url = format!("postgresql://admin:secret@{rest}");
+    let template = server.url("template1");
+    psql(
+        &template,
+        "ALTER SCHEMA public OWNER TO postgres; GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC",
+    );
+    let wanted = |name: &str| Provision::new(name).app_password("secret");
+    for _ in 0..2 {
+        let made = provision(&url, &wanted("open")).await.unwrap();
+        assert!(made.public_is_open, "{made:?}");
+    }
+    let made = provision(&admin, &wanted("open")).await.unwrap();
+    assert!(!made.public_is_open, "{made:?}");
+
+    for sql in [
+        "ALTER DATABASE template1 IS_TEMPLATE false",
+        "DROP DATABASE template1",
+        "CREATE DATABASE template1 TEMPLATE template0 ENCODING 'SQL_ASCII'
+            LC_COLLATE 'C' LC_CTYPE 'C'",
+    ] {
+        psql(&admin, sql);
+    }
+    let made = provision(&url, &wanted("garage")).await.unwrap();
+    assert!(made.database && !made.public_is_open, "{made:?}");
+    psql(&server.url("garage"), "DROP SCHEMA public");
+    provision(&url, &wanted("garage")).await.unwrap();
+    let encoding = psql(&server.url("garage"), "SHOW server_encoding");
+    assert_eq!(encoding.trim(), "UTF8");
+}
+
+#[tokio::test]
+async fn names_that_the_server_would_cut_are_refused() {
+    let server = Server::start(Options::default()).unwrap();
+    let admin = server.url("postgres");
+    let [one, more] = [55, 56].map(|length| "g".repeat(length));
+    for wanted in [
+        Provision::new(&more),
+        Provision::new("garage").schema(&"ä".repeat(32)),
+        Provision::new("garage").roles("a", "b", "a"),
+    ] {
+        let refused = provision(&admin, &wanted).await;
+        assert!(matches!(refused, Err(Error::Config { .. })), "{refused:?}");
+    }
+    // With "_migrator" it is 64 bytes long.
+    let wanted = Provision::new(&one).roles("an owner", "a migrator", "an app");
+    let made = provision(&admin, &wanted).await.unwrap();
+    assert!(made.database && made.roles.len() == 3);
+}
+
 /// A schema that is there, and of somebody else.
 #[tokio::test]
 async fn the_owner_may_use_a_schema_that_it_did_not_make() {

@@ -20,6 +20,7 @@ mod step;
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
+use tokio::time::timeout;
 
 pub use adopt::{Adoption, BadRow};
 pub use check::Difference;
@@ -28,10 +29,13 @@ pub use status::{
     LockHolder, MigrationState, MigrationStatus, Schema, SchemaStatus, schema_status,
 };
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::postgres::PgStore;
 use session::Session;
 use step::Step;
+
+/// How long the server may take to say what it has.
+const READ_LIMIT: Duration = Duration::from_secs(10);
 
 /// What [`migrate`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,6 +258,7 @@ impl Migrator {
     }
 
     /// What the database has. Changes nothing, and takes no lock, so it can go through any pooler.
+    /// It waits for a connection for up to 10 s, and as long for the answers.
     ///
     /// ```no_run
     /// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
@@ -264,11 +269,14 @@ impl Migrator {
     /// ```
     ///
     /// # Errors
-    /// [`Migration`](crate::Error::Migration) when the history cannot be read; those of the
-    /// connection.
+    /// [`Migration`](crate::Error::Migration) when the history cannot be read;
+    /// [`Timeout`](crate::Error::Timeout) when the server does not answer; those of the connection.
     pub async fn status(&self, pool: &Pool) -> Result<SchemaStatus> {
         let session = Session::open(pool).await?;
-        let status = status::read(&session, &self.steps).await?;
+        let read = status::read(&session, &self.steps);
+        // Dropped halfway, the session closes its connection.
+        let missed = |_| Error::Timeout { after: READ_LIMIT };
+        let status = timeout(READ_LIMIT, read).await.map_err(missed)??;
         session.give_back();
         Ok(status)
     }

@@ -9,6 +9,9 @@ use super::session::{Session, value};
 use crate::error::{Error, Result};
 use crate::postgres::PgStore;
 
+/// The longest name that the server takes, in bytes.
+const MAX_NAME: usize = 63;
+
 /// The roles and the database to make.
 ///
 /// - The owner owns everything and cannot log in.
@@ -107,10 +110,15 @@ pub struct Provisioned {
     pub database: bool,
     /// The schema.
     pub schema: bool,
+    /// Not made, but found: everybody may make tables in the schema `public`, and `admin` may not
+    /// change that, because it belongs to somebody else. So it is in clusters that were made by
+    /// PostgreSQL 14 or before. Its owner, a superuser, should run `REVOKE ALL ON SCHEMA public FROM
+    /// PUBLIC`.
+    pub public_is_open: bool,
 }
 
 /// Makes the roles, the database and the schema, with the privileges and settings of each; nothing
-/// is left to PUBLIC. Run again it changes nothing: roles that are there keep their passwords.
+/// is left to PUBLIC, unless [`public_is_open`](Provisioned::public_is_open) says so. Run again it changes nothing: roles that are there keep their passwords.
 ///
 /// `admin` is the URL of a role that may make roles and databases; it need not be a superuser.
 /// Which role is the application's is noted for later migrations: in the database's setting
@@ -128,10 +136,12 @@ pub struct Provisioned {
 /// ```
 ///
 /// # Errors
-/// [`Config`](crate::Error::Config) for a URL that cannot be read;
+/// [`Config`](crate::Error::Config) for a URL that cannot be read, and for names that are too long
+/// for the server (63 bytes) or not three different ones for the roles;
 /// [`Migration`](crate::Error::Migration) when the role may not do it, and when the database exists
 /// and belongs to somebody else; those of the connection.
 pub async fn provision(admin: &str, wanted: &Provision) -> Result<Provisioned> {
+    refuse_names(wanted)?;
     let builder = PgStore::builder(admin)?.max_connections(1);
     let mut made = Provisioned::default();
     let server = builder.clone().build().await?;
@@ -149,6 +159,20 @@ pub async fn provision(admin: &str, wanted: &Provision) -> Result<Provisioned> {
     session.give_back();
     database.close().await;
     Ok(made)
+}
+
+/// The server cuts what is too long, and so could take two names for one.
+fn refuse_names(wanted: &Provision) -> Result<()> {
+    let [owner, migrator, app] = wanted.role_names();
+    let names = [owner, migrator, app, &wanted.database, &wanted.schema];
+    let reason = if let Some(name) = names.iter().find(|name| name.len() > MAX_NAME) {
+        format!("the name {name} has more than {MAX_NAME} bytes")
+    } else if owner == migrator || owner == app || migrator == app {
+        "the owner, the migrator and the app role need three names".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Config { reason })
 }
 
 /// A database of somebody else is left alone: who works in it would be shut out.
@@ -217,7 +241,8 @@ async fn make_database(
     let literal = literal(&wanted.database);
     let ask = format!("SELECT FROM pg_database WHERE datname = {literal}");
     if session.query(&what, &ask).await?.is_empty() {
-        let make = format!("CREATE DATABASE {name} OWNER {owner}");
+        let encoding = encoding(session).await?;
+        let make = format!("CREATE DATABASE {name} OWNER {owner} {encoding}");
         session.batch(&what, &make).await?;
         made.database = true;
     }
@@ -238,6 +263,18 @@ async fn make_database(
         ALTER ROLE {app} IN DATABASE {name} SET idle_in_transaction_session_timeout = '60s'"
     );
     session.batch(&what, &settings).await
+}
+
+/// What makes the database one in UTF-8, where one is not anyway: lengths are counted in characters,
+/// and a name may have any of them.
+async fn encoding(session: &Session) -> Result<&'static str> {
+    let ask = "SELECT FROM pg_database
+        WHERE datname = 'template1' AND pg_encoding_to_char(encoding) = 'UTF8'";
+    let found = session.query("looking for the template", ask).await?;
+    Ok(match found.is_empty() {
+        false => "",
+        true => "TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'",
+    })
 }
 
 /// Notes which role the application's is, for the grants of later migrations.
@@ -275,14 +312,26 @@ async fn make_schema(session: &Session, wanted: &Provision, made: &mut Provision
         made.schema = true;
     }
     let privileges = format!(
-        "REVOKE ALL ON SCHEMA public FROM PUBLIC;
+        "DO $$ BEGIN
+            IF to_regnamespace('public') IS NOT NULL THEN
+                REVOKE ALL ON SCHEMA public FROM PUBLIC;
+            END IF;
+        END $$;
         REVOKE ALL ON SCHEMA {schema} FROM PUBLIC;
         GRANT USAGE, CREATE ON SCHEMA {schema} TO {owner};
         GRANT USAGE ON SCHEMA {schema} TO {app};
         ALTER DEFAULT PRIVILEGES FOR ROLE {owner} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
         ALTER DEFAULT PRIVILEGES FOR ROLE {owner} REVOKE USAGE ON TYPES FROM PUBLIC"
     );
-    session.batch(&what, &privileges).await
+    session.batch(&what, &privileges).await?;
+    // Of a schema of somebody else nothing can be revoked, which the server says as a warning.
+    let ask = "SELECT FROM pg_namespace, aclexplode(nspacl) AS granted
+        WHERE nspname = 'public' AND grantee = 0 AND privilege_type = 'CREATE'";
+    if !session.query(&what, ask).await?.is_empty() {
+        tracing::warn!("everybody may make tables in the schema public of the new database");
+        made.public_is_open = true;
+    }
+    Ok(())
 }
 
 /// A name as it stands in SQL.

@@ -136,7 +136,8 @@ impl SchemaStatus {
 }
 
 /// What the database has of the migrations of this version of the crate. It changes nothing and
-/// needs no right but to read the history, so a service can ask before it starts.
+/// needs no right but to read the history, so a service can ask before it starts. It waits for a
+/// connection for up to 10 s, and as long for the answers.
 ///
 /// ```no_run
 /// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
@@ -148,7 +149,8 @@ impl SchemaStatus {
 /// ```
 ///
 /// # Errors
-/// Those of the connection; [`Migration`](crate::Error::Migration) when the history cannot be read.
+/// Those of the connection; [`Migration`](crate::Error::Migration) when the history cannot be read;
+/// [`Timeout`](crate::Error::Timeout) when the server does not answer.
 pub async fn schema_status(pool: &Pool) -> Result<SchemaStatus> {
     super::Migrator::new().status(pool).await
 }
