@@ -190,6 +190,9 @@ async fn make_roles(url: &str, database: &str) -> anyhow::Result<bool> {
             _ => {}
         }
     }
+    if made.public_is_open {
+        println!("everybody may make tables in the schema public: its owner should revoke that");
+    }
     for (made, what) in [(made.database, "database"), (made.schema, "schema")] {
         if made {
             println!("made the {what} {database}");
