@@ -16,7 +16,7 @@ mod watch;
 
 use std::time::Duration;
 
-use motorpool::{Migrator, NewUser, PgStore, Store};
+use motorpool::{Migrator, NewUser, PgStore, StatementMode, Store};
 use secure::{connect, server, verify, with_database};
 use support::Database;
 use tap::Tap;
@@ -87,6 +87,28 @@ async fn a_dropped_call_is_cancelled(store: &PgStore, database: &Database) {
     look.until(blocked, 1).await;
     call.abort();
     look.until(blocked, 0).await;
+}
+
+/// The server itself stands for a pooler: it closes the connection of a request as well.
+#[tokio::test]
+async fn a_request_that_waits_for_its_pooler_is_encrypted_too() {
+    with_database(async |database| {
+        let tap = Tap::start(server().server.port()).await;
+        let more = format!("hostaddr=127.0.0.1 {}", verify(&server().root()));
+        let url = server().url_at("localhost", tap.port, &database, &more);
+        let builder = PgStore::builder(&url).unwrap();
+        let builder = builder.statement_mode(StatementMode::Unnamed);
+        let store = builder.build().await.unwrap();
+        a_dropped_call_is_cancelled(&store, &database).await;
+        let connections = tap.connections();
+        assert!(connections.len() > 1);
+        for first in connections {
+            let (question, then) = first.split_at(8);
+            assert_eq!(question, [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]);
+            assert_eq!(then.first(), Some(&0x16), "{first:?}");
+        }
+    })
+    .await;
 }
 
 /// A pool of the host's own, whose connections are encrypted.

@@ -13,24 +13,52 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use tokio_postgres::config::Host;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_postgres::{CancelToken, Config};
 
-use super::tls::CancelRoute;
+use super::tls::{CancelRoute, Connector as Tls, Patient};
 
 /// How a request to cancel reaches the server.
 #[derive(Clone)]
 pub(super) enum Way {
     /// As the driver does it: it asks at the address of the connection and is gone.
     Direct(CancelRoute),
-    /// Through the pooler at one of these. PgBouncer 1.18 to 1.19.0 end with all their connections
-    /// when whoever asks is gone before the request is passed on, so this waits for that. In clear,
-    /// which a pooler takes also where it wants its clients encrypted: the request holds nothing but
-    /// the right to stop one statement.
-    Pooler(Arc<[Config]>),
+    /// Through a pooler. PgBouncer 1.18 to 1.19.0 end with all their connections when whoever asks
+    /// is gone before the request is passed on, so this waits for that.
+    Pooler(Pooler),
     /// Through a pooler whose address is not known, so not at all.
     Nowhere,
+}
+
+/// Where a pooler is.
+#[derive(Clone)]
+pub(super) enum Pooler {
+    /// Where the connection went, and as well kept.
+    Same(Tls),
+    /// At one of these, of which some are sockets of this machine. The driver does not say which of
+    /// them a connection went to, and over a socket it does not wait.
+    OneOf(Arc<[Config]>),
+}
+
+impl Pooler {
+    pub(super) fn at(hosts: Vec<Config>, tls: &Tls) -> Pooler {
+        let on_socket = |host: &Config| matches!(host.get_ssl_mode(), SslMode::Disable);
+        match hosts.iter().any(on_socket) {
+            true => Pooler::OneOf(hosts.into()),
+            false => Pooler::Same(tls.clone()),
+        }
+    }
+
+    async fn ask(self, token: CancelToken) {
+        match self {
+            Pooler::Same(tls) => drop(token.cancel_query(Patient(tls)).await),
+            // Only the one that gave the key knows it.
+            Pooler::OneOf(hosts) => {
+                join_all(hosts.iter().map(|host| ask(host, &token))).await;
+            }
+        }
+    }
 }
 
 /// How long a pooler may take to pass a request on, which is what PgBouncer gives itself.
@@ -41,17 +69,13 @@ impl Way {
     pub(super) async fn cancel(&self, token: &CancelToken) {
         match self {
             Way::Direct(route) => drop(route.cancel(token).await),
-            Way::Pooler(hosts) => {
+            Way::Pooler(pooler) => {
                 let Ok(runtime) = Handle::try_current() else {
                     return;
                 };
                 // A task, which goes on when the caller loses patience.
-                let (hosts, token) = (Arc::clone(hosts), token.clone());
-                let asking = runtime.spawn(async move {
-                    // Only the one that gave the key knows it.
-                    let all = join_all(hosts.iter().map(|host| ask(host, &token)));
-                    timeout(LIMIT, all).await
-                });
+                let ask = pooler.clone().ask(token.clone());
+                let asking = runtime.spawn(timeout(LIMIT, ask));
                 let _ = asking.await;
             }
             Way::Nowhere => {}

@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_postgres::{CancelToken, Client, Config};
 
-use super::cancel::Way;
+use super::cancel::{Pooler, Way};
 use super::dial::{Dial, Dialled};
 use super::health::{Health, Verdict};
 use super::mode::StatementMode;
@@ -170,7 +170,7 @@ impl Settings {
         greet: Option<Hook>,
     ) -> Result<(Pool, Arc<Connections>)> {
         // A second time is the same.
-        let _ = health.hosts.set(self.hosts().into());
+        let _ = health.pooler.set(Pooler::at(self.hosts(), tls));
         let dial = self.dial(tls).telling(&health.server);
         let connections = Arc::new(Connections::new(self.target.session));
         let manager = Manager::from_connect(

@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use deadpool_postgres::Metrics;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio_postgres::Config;
 
-use super::cancel::Way;
+use super::cancel::{Pooler, Way};
 use super::mode::StatementMode;
 use super::notes::Notes;
 use super::observe::{self, Server};
@@ -81,8 +80,8 @@ pub(super) struct Health {
     pub(super) notes: Notes,
     /// The way to the server itself.
     route: CancelRoute,
-    /// Where the connections lead to, if the pool is the store's own.
-    pub(super) hosts: OnceLock<Arc<[Config]>>,
+    /// Where a pooler would be, if the pool is the store's own.
+    pub(super) pooler: OnceLock<Pooler>,
     /// Where writes are noted that sessions wait for.
     log: Option<Arc<Log>>,
     /// Where the connections lead to, for those who look on.
@@ -114,7 +113,7 @@ impl Health {
             returned: Notify::new(),
             notes: Notes::default(),
             route,
-            hosts: OnceLock::new(),
+            pooler: OnceLock::new(),
             log: None,
             server: Arc::new(Server::unknown()),
             standby: false,
@@ -126,9 +125,9 @@ impl Health {
 
     /// How the statement of a connection is cancelled.
     pub(super) fn way(&self, mode: StatementMode) -> Way {
-        match (mode, self.hosts.get()) {
+        match (mode, self.pooler.get()) {
             (StatementMode::Prepared, _) => Way::Direct(self.route.clone()),
-            (StatementMode::Unnamed, Some(hosts)) => Way::Pooler(Arc::clone(hosts)),
+            (StatementMode::Unnamed, Some(pooler)) => Way::Pooler(pooler.clone()),
             (StatementMode::Unnamed, None) => Way::Nowhere,
         }
     }

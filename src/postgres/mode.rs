@@ -38,7 +38,7 @@ pub enum StatementMode {
     /// which such poolers refuse. Each transaction sets its own in the message that begins it, so
     /// there the server gives up by itself. A call outside transactions ends by its
     /// [`call_timeout`](crate::PgStoreBuilder::call_timeout) alone: the client then asks the pooler
-    /// to cancel the statement, in clear whatever `sslmode` says. `options` in the URL are sent as they stand, and a
+    /// to cancel the statement; in clear only where the URL names sockets beside other hosts. `options` in the URL are sent as they stand, and a
     /// `statement_timeout` in them is left alone.
     ///
     /// [Migrations](crate::migrate()) need a direct connection.

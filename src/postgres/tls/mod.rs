@@ -8,6 +8,7 @@
 #[cfg(feature = "tls")]
 mod credentials;
 mod guard;
+mod patient;
 mod refusal;
 mod route;
 #[cfg(feature = "tls")]
@@ -29,6 +30,7 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 #[cfg(feature = "tls")]
 use self::credentials::Credentials;
 use self::guard::{Channel, Guard};
+pub(super) use self::patient::Patient;
 use self::refusal::Refusal;
 pub(super) use self::refusal::reason;
 pub(crate) use self::route::CancelRoute;
