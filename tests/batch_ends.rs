@@ -66,6 +66,35 @@ async fn who_goes_away_while_it_waits_is_left_out() {
 }
 
 #[tokio::test]
+async fn nothing_is_sent_for_who_has_no_time_left() {
+    with_database(async |database| {
+        let limit = Duration::from_millis(300);
+        let builder = builder(&database.url, 1, 256).call_timeout(limit);
+        let store = builder.build().await.unwrap();
+        let queue = Queue::form(&store, 1, CALLS, |number| register(&store, name(number))).await;
+        // Nobody polls them meanwhile.
+        tokio::time::sleep(limit).await;
+        let calls = queue.go();
+        // Behind them on the same lane.
+        let patient = store.with_call_timeout(BOUND);
+        assert!(
+            register(&patient, "later".into())
+                .await
+                .unwrap()
+                .is_created()
+        );
+        for answer in join_all(calls).await {
+            assert!(matches!(answer, Err(Error::Timeout { .. })), "{answer:?}");
+        }
+        assert_eq!(patient.users().count().await.unwrap(), 1);
+        let batched = store.status().batched;
+        assert_eq!((batched.statements, batched.calls), (1, 1));
+        assert_eq!(store.status().discarded, motorpool::Discarded::default());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn who_goes_away_while_the_batch_runs_harms_no_other() {
     with_database(async |database| {
         let store = connect(&database.url, 1, 256).await;

@@ -22,7 +22,8 @@ use state::{Ids, State};
 ///
 /// There is one writer at a time for the whole store: a transaction that has written holds up
 /// every other write until it ends. A write waits at most
-/// [`WRITE_TIMEOUT`](MemoryStore::WRITE_TIMEOUT) for its turn. Reads never wait.
+/// [`WRITE_TIMEOUT`](MemoryStore::WRITE_TIMEOUT) for its turn, for which the tokio runtime needs its
+/// timer (`enable_time`). Reads never wait.
 ///
 /// At `RepeatableRead` and above, the first write of a transaction is a
 /// [`Conflict`](Error::Conflict) if anything at all was committed since its first statement; a

@@ -35,12 +35,6 @@ impl Deadline {
         self.at
     }
 
-    /// When the call began.
-    pub(super) fn start(&self) -> Instant {
-        let given = self.given.min(MONTH);
-        self.at.checked_sub(given).unwrap_or(self.at)
-    }
-
     /// What a call gets that did not end in time.
     pub(super) fn missed(&self) -> Error {
         Error::Timeout { after: self.given }

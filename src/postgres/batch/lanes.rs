@@ -56,6 +56,8 @@ pub(super) struct Waiting<K: Kind> {
 
 pub(super) struct Caller<K: Kind> {
     pub(super) deadline: Deadline,
+    /// Since when it waits, which is later than its call began where that was somewhere else before.
+    pub(super) since: Instant,
     pub(super) answer: oneshot::Sender<Word<K>>,
     /// Whether somebody looks after it, so that it has no timer.
     pub(super) watched: bool,
@@ -64,6 +66,7 @@ pub(super) struct Caller<K: Kind> {
 /// What one has who waits.
 struct Queued<K: Kind> {
     number: u64,
+    since: Instant,
     word: oneshot::Receiver<Word<K>>,
     watched: bool,
 }
@@ -164,7 +167,8 @@ impl<K: Kind> Lanes<K> {
         }
         let call = call();
         let (sender, word) = oneshot::channel();
-        let care = Care::of(self, &mut state, deadline);
+        let since = Instant::now();
+        let care = Care::of(self, &mut state, deadline, since);
         let watched = care.is_taken();
         let number = state.next;
         state.next += 1;
@@ -173,6 +177,7 @@ impl<K: Kind> Lanes<K> {
             call,
             caller: Caller {
                 deadline,
+                since,
                 answer: sender,
                 watched,
             },
@@ -181,6 +186,7 @@ impl<K: Kind> Lanes<K> {
         care.arrange(self);
         Err(Queued {
             number,
+            since,
             word,
             watched,
         })
@@ -197,11 +203,11 @@ impl<K: Kind> Lanes<K> {
         deadline: Deadline,
     ) -> impl Future<Output = Answer<K>> + 'a {
         async move {
-            let started = deadline.start();
-            figures::waits(started);
+            let since = queued.since;
+            figures::waits(since);
             let mut wait = match queued.watched {
                 true => Wait::LookedAfter,
-                false => Wait::Queued(after(started, PATIENCE).min(self.limit(deadline))),
+                false => Wait::Queued(after(since, PATIENCE).min(self.limit(deadline, since))),
             };
             let answer = loop {
                 let heard = match wait.until(deadline) {
@@ -214,7 +220,7 @@ impl<K: Kind> Lanes<K> {
                     Ok(Err(_)) => break Answer::forgotten(),
                     Err(_) => {}
                 }
-                match self.go_on_waiting(queued.number, &wait, deadline) {
+                match self.go_on_waiting(queued.number, &wait, deadline, since) {
                     Ok(longer) => wait = longer,
                     Err(answer) => break answer,
                 }
@@ -222,9 +228,9 @@ impl<K: Kind> Lanes<K> {
             match &answer {
                 Answer::Done(_, Some(together)) => {
                     figures::together(together.calls);
-                    figures::waited(together.sent.saturating_duration_since(started));
+                    figures::waited(together.sent.saturating_duration_since(since));
                 }
-                _ => figures::waited(started.elapsed()),
+                _ => figures::waited(since.elapsed()),
             }
             answer
         }
@@ -235,9 +241,9 @@ impl<K: Kind> Lanes<K> {
         (self.shared.limits.own_pool).map_or(Duration::MAX, |limits| limits.acquire)
     }
 
-    /// Until when a call waits at most.
-    pub(super) fn limit(&self, deadline: Deadline) -> Instant {
-        (deadline.at()).min(after(deadline.start(), self.acquire()))
+    /// Until when a call waits at most that waits since then.
+    pub(super) fn limit(&self, deadline: Deadline, since: Instant) -> Instant {
+        (deadline.at()).min(after(since, self.acquire()))
     }
 
     /// What one does who has waited for a while.
@@ -246,13 +252,13 @@ impl<K: Kind> Lanes<K> {
         number: u64,
         wait: &Wait,
         deadline: Deadline,
+        since: Instant,
     ) -> Result<Wait, Answer<K>> {
-        let (started, acquire) = (deadline.start(), self.acquire());
         if let Wait::Sent = wait {
-            let missed = self.shared.timed_out(deadline.missed(), started);
+            let missed = self.shared.timed_out(deadline.missed(), since);
             return Err(Answer::Done(Err(missed), None));
         }
-        let waited = started.elapsed();
+        let (waited, acquire) = (since.elapsed(), self.acquire());
         let over = match deadline.left() {
             Duration::ZERO => Some(Answer::Done(Err(deadline.missed()), None)),
             // To hear it.
@@ -268,7 +274,7 @@ impl<K: Kind> Lanes<K> {
             (Look::Stuck(place), _) => Err(Answer::Lead(place)),
             (Look::Waits, None) => {
                 let look = after(Instant::now(), PATIENCE);
-                Ok(Wait::Queued(look.min(self.limit(deadline))))
+                Ok(Wait::Queued(look.min(self.limit(deadline, since))))
             }
             (Look::Waits, Some(answer)) => Err(answer),
             (Look::Sent, _) => Ok(Wait::Sent),

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use super::lanes::{Answer, Caller, Lanes, Together};
+use super::lanes::{Answer, Caller, Lanes, Together, Waiting};
 use super::place::Place;
 use super::{Kind, PATIENCE};
 use crate::error::{Error, Failure, Result};
@@ -60,6 +60,32 @@ pub(super) async fn run<K: Kind>(place: Place<K>) {
     }
 }
 
+/// Those who wait no longer. Dropped, which is to be done without the lock, they hear why if they
+/// are there.
+struct Gone<K: Kind>(Vec<Waiting<K>>);
+
+impl<K: Kind> Default for Gone<K> {
+    fn default() -> Self {
+        Gone(Vec::new())
+    }
+}
+
+impl<K: Kind> Drop for Gone<K> {
+    fn drop(&mut self) {
+        for waiting in mem::take(&mut self.0) {
+            let missed = waiting.caller.deadline.missed();
+            waiting.caller.tell(Answer::Done(Err(missed), None));
+        }
+    }
+}
+
+impl<K: Kind> Waiting<K> {
+    /// Whether nobody waits, or somebody who has not looked for so long that the time is over.
+    fn is_over(&self, now: Instant) -> bool {
+        self.caller.answer.is_closed() || self.caller.deadline.at() <= now
+    }
+}
+
 /// Calls that go together.
 struct Batch<K: Kind> {
     calls: Vec<K::Call>,
@@ -80,10 +106,11 @@ impl<K: Kind> Lanes<K> {
     /// Takes out of the queue what may go together now.
     fn next_batch(self: &Arc<Self>, place: &Place<K>) -> Option<Batch<K>> {
         // Before the lock, so that it is dropped after that.
-        let mut gone = Vec::new();
+        let mut gone = Gone::default();
         let mut state = self.state();
+        let now = Instant::now();
         if let Some(lane) = place.own(&mut state) {
-            lane.taken = Some(Instant::now());
+            lane.taken = Some(now);
         }
         let most = state.waiting.len().min(self.max_batch);
         let (mut calls, mut callers) = (Vec::with_capacity(most), Vec::with_capacity(most));
@@ -92,9 +119,9 @@ impl<K: Kind> Lanes<K> {
             let Some(waiting) = state.waiting.pop_front() else {
                 break;
             };
-            // Who has gone away is left out.
-            if waiting.caller.answer.is_closed() {
-                gone.push(waiting);
+            // Who has gone away, or has no time for an answer, is left out.
+            if waiting.is_over(now) {
+                gone.0.push(waiting);
                 continue;
             }
             number.get_or_insert(waiting.number);
@@ -119,12 +146,13 @@ impl<K: Kind> Lanes<K> {
     /// Takes those out of the queue who wait no longer.
     fn forget_gone(&self) {
         let mut state = self.state();
+        let now = Instant::now();
         let all = mem::take(&mut state.waiting);
         let (gone, left): (VecDeque<_>, VecDeque<_>) =
-            (all.into_iter()).partition(|waiting| waiting.caller.answer.is_closed());
+            (all.into_iter()).partition(|waiting| waiting.is_over(now));
         state.waiting = left;
         drop(state);
-        drop(gone);
+        drop(Gone(gone.into()));
     }
 
     /// Until when those who wait have time, if there is more to do on this lane. It is freed if
@@ -145,7 +173,7 @@ impl<K: Kind> Lanes<K> {
         let mut state = self.state();
         let all = mem::take(&mut state.waiting);
         let (refused, left): (VecDeque<_>, VecDeque<_>) =
-            (all.into_iter()).partition(|waiting| waiting.caller.deadline.start() <= since);
+            (all.into_iter()).partition(|waiting| waiting.caller.since <= since);
         state.waiting = left;
         drop(state);
         for waiting in refused {

@@ -61,8 +61,12 @@ pub(super) type Left<K> = (oneshot::Sender<Word<K>>, Word<K>);
 
 impl<K: Kind> Care<K> {
     /// Who looks after a call from now on.
-    pub(super) fn of(lanes: &Lanes<K>, state: &mut State<K>, deadline: Deadline) -> Care<K> {
-        let now = Instant::now();
+    pub(super) fn of(
+        lanes: &Lanes<K>,
+        state: &mut State<K>,
+        deadline: Deadline,
+        now: Instant,
+    ) -> Care<K> {
         let Ok(runtime) = Handle::try_current() else {
             return Care::Own;
         };
@@ -82,7 +86,7 @@ impl<K: Kind> Care<K> {
             return Care::Send(runtime, state.watches);
         };
         let here = watcher.begun && watcher.runtime == runtime.id();
-        match here && after(now, SHORT_OF_TIME) < lanes.limit(deadline) {
+        match here && after(now, SHORT_OF_TIME) < lanes.limit(deadline, now) {
             true => Care::Taken,
             false => Care::Own,
         }
@@ -142,7 +146,7 @@ impl<K: Kind> Watch<K> {
         let watcher = state.watcher.as_mut();
         let watcher = watcher.filter(|one| one.number == self.number)?;
         (watcher.begun, watcher.seen) = (true, now);
-        let left = state.leave(|caller| after(caller.deadline.start(), PATIENCE) <= now);
+        let left = state.leave(|caller| after(caller.since, PATIENCE) <= now);
         let others = state.callers().filter(|caller| caller.watched).count();
         let over = last && others == 0;
         if over {
