@@ -343,8 +343,9 @@ async fn hasty_callers_leave_the_idle_connections_alone() {
     let _alone = ALONE.lock().await;
     let (_server, url) = server().await;
     let relay = Relay::start(&url).await;
-    let limit = Duration::from_millis(30);
-    let (hasty, patient) = connect(&relay.url(), IDLE, limit, Batching::Off).await;
+    let builder = PgStore::builder(&relay.url()).unwrap();
+    let patient = builder.max_connections(IDLE).build().await.unwrap();
+    let hasty = patient.with_call_timeout(Duration::from_millis(30));
     close(open(&patient, IDLE).await.unwrap()).await;
     relay.delay(Duration::from_millis(200));
     // The first has its statement cancelled, and whoever comes next is to check.
