@@ -158,9 +158,9 @@ async fn a_direct_connection_is_asked_six_times() {
     store.migrate().await.unwrap();
     let (still, after) = relay.parsed();
     assert_eq!(named, still, "a statement with a name");
-    // Six questions, the lock, the grants, and twice two about the state. Who holds the lock, the
-    // lock given back.
-    assert_eq!(after - before, 14);
+    // Six questions, the lock, the grants and whether there is anybody to grant to, and twice two
+    // about the state. Who holds the lock, the lock given back.
+    assert_eq!(after - before, 15);
     // Where connections were there before, a pooler is not excluded.
     let store = builder.max_connections(3).build().await.unwrap();
     let held = (
