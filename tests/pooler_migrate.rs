@@ -170,7 +170,7 @@ async fn a_direct_connection_is_asked_six_times() {
     drop(held);
     let before = relay.parsed().1;
     store.migrate().await.unwrap();
-    assert_eq!(relay.parsed().1 - before, 14 + 16);
+    assert_eq!(relay.parsed().1 - before, 15 + 16);
 }
 
 #[tokio::test]
