@@ -376,13 +376,8 @@ async fn a_transaction_does_not_begin_on_a_connection_that_was_lost_when_it_aske
         // It could not answer then, so it is asked once more, and then no more.
         for asks in [true, false] {
             relay.flights();
-            store
-                .begin(TxOptions::new())
-                .await
-                .unwrap()
-                .rollback()
-                .await
-                .unwrap();
+            let tx = store.begin(TxOptions::new()).await.unwrap();
+            tx.rollback().await.unwrap();
             assert_eq!(!relay.flights().is_empty(), asks);
         }
     })

@@ -9,6 +9,8 @@
 #[path = "support/cluster.rs"]
 mod cluster;
 mod garage;
+#[path = "support/relay.rs"]
+mod relay;
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +18,10 @@ use cluster::{Cluster, url};
 use futures_util::TryStreamExt;
 use garage::{Readers, car, is_back, is_out, replicated, user, waited_for, with_replicas};
 use motorpool::{
-    CarRepo, Error, OutOfRotation, PageRequest, PgStore, Reads, Store, TxOptions, UserRepo,
+    Batching, CarRepo, Error, OutOfRotation, PageRequest, PgStore, Reads, Store, TxOptions,
+    UserRepo,
 };
+use relay::Relay;
 
 #[tokio::test]
 async fn reads_go_to_replicas_and_all_else_to_the_primary() {
@@ -164,6 +168,49 @@ async fn a_replica_that_falls_silent_holds_nobody_up_for_long() {
     let slowest = readers.stop().await;
     // A look that takes too long, and the pause before it. A call may take 10 s.
     assert!(slowest < Duration::from_secs(4), "{slowest:?}");
+}
+
+/// What a read has waited for a replica is no part of its wait for the primary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_comes_from_a_replica_waits_for_the_primary_anew() {
+    // Shorter than an answer takes, and that is shorter than makes a replica unreachable.
+    const ACQUIRE: Duration = Duration::from_millis(600);
+    const ANSWER: Duration = Duration::from_millis(900);
+    let cluster = Cluster::start(1, false).await;
+    drop(with_replicas(&cluster).await);
+    let relay = Relay::start(&cluster.node(1).url()).await;
+    let builder = PgStore::builder(&cluster.node(0).url()).unwrap();
+    let builder = builder.replica(&relay.url()).unwrap().max_connections(1);
+    let one = Batching::On {
+        lanes: 1,
+        max_batch: 16,
+    };
+    let builder = builder.acquire_timeout(ACQUIRE).batching(one);
+    let store = builder.build().await.unwrap();
+    let ada = user(&store, "Ada").await;
+    replicated(&cluster).await;
+    is_back(&store, 0).await;
+    assert!(store.users().get(ada).await.unwrap().is_some());
+    let held = store.pool().get().await.unwrap();
+    relay.delay(ANSWER);
+    // One has the replica's connection. The others are refused there, and then one of them has the
+    // lane of the primary and waits for its connection, and the other one for the lane.
+    let mut reads: Vec<_> = (0..3)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.users().get(ada).await })
+        })
+        .collect();
+    waited_for("two of them wait for the primary", || {
+        let ended = reads.iter().any(|read| read.is_finished());
+        ended || store.status().waiting == 2
+    })
+    .await;
+    drop(held);
+    for read in reads.drain(..) {
+        assert!(read.await.unwrap().unwrap().is_some());
+    }
+    assert_eq!(store.status().reads.primary, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

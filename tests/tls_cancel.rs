@@ -22,12 +22,28 @@ use support::Database;
 use tap::Tap;
 use watch::Watch;
 
+/// A tap before the server, and the URL of the database through it, encrypted and verified.
+async fn tapped(database: &Database) -> (Tap, String) {
+    let tap = Tap::start(server().server.port()).await;
+    let more = format!("hostaddr=127.0.0.1 {}", verify(&server().root()));
+    let url = server().url_at("localhost", tap.port, database, &more);
+    (tap, url)
+}
+
+/// Each begins with the question for TLS and a handshake.
+#[track_caller]
+fn all_encrypted(tap: &Tap) {
+    for first in tap.connections() {
+        let (question, then) = first.split_at(8);
+        assert_eq!(question, [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]);
+        assert_eq!(then.first(), Some(&0x16), "{first:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_cancel_request_is_encrypted_too_and_arrives() {
     with_database(async |database| {
-        let tap = Tap::start(server().server.port()).await;
-        let more = format!("hostaddr=127.0.0.1 {}", verify(&server().root()));
-        let url = server().url_at("localhost", tap.port, &database, &more);
+        let (tap, url) = tapped(&database).await;
         let store = connect(&url).await.unwrap();
         let (lock, look) = (Watch::new(&database).await, Watch::new(&database).await);
         lock.run("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
@@ -60,12 +76,7 @@ async fn a_cancel_request_is_encrypted_too_and_arrives() {
         assert!(tap.connections().len() > after_migrator);
         assert!(call.await.unwrap().is_err());
 
-        for first in tap.connections() {
-            // The question for TLS, and the beginning of a handshake.
-            let (question, then) = first.split_at(8);
-            assert_eq!(question, [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]);
-            assert_eq!(then.first(), Some(&0x16), "{first:?}");
-        }
+        all_encrypted(&tap);
         lock.run("COMMIT").await;
         assert_eq!(look.number("SELECT count(*) FROM users").await, 0);
     })
@@ -93,20 +104,13 @@ async fn a_dropped_call_is_cancelled(store: &PgStore, database: &Database) {
 #[tokio::test]
 async fn a_request_that_waits_for_its_pooler_is_encrypted_too() {
     with_database(async |database| {
-        let tap = Tap::start(server().server.port()).await;
-        let more = format!("hostaddr=127.0.0.1 {}", verify(&server().root()));
-        let url = server().url_at("localhost", tap.port, &database, &more);
+        let (tap, url) = tapped(&database).await;
         let builder = PgStore::builder(&url).unwrap();
         let builder = builder.statement_mode(StatementMode::Unnamed);
         let store = builder.build().await.unwrap();
         a_dropped_call_is_cancelled(&store, &database).await;
-        let connections = tap.connections();
-        assert!(connections.len() > 1);
-        for first in connections {
-            let (question, then) = first.split_at(8);
-            assert_eq!(question, [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]);
-            assert_eq!(then.first(), Some(&0x16), "{first:?}");
-        }
+        assert!(tap.connections().len() > 1);
+        all_encrypted(&tap);
     })
     .await;
 }

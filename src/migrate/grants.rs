@@ -9,19 +9,29 @@ use crate::error::Result;
 /// `motorpool.app_role = garage_app`.
 pub(super) const APP_ROLE: &str = "motorpool.app_role";
 
-/// The grants to that role, where the database has one. A new column that the application writes
-/// is added here. In a database that is not fully migrated some tables and columns are missing;
-/// what is there is granted, the history above all. A dump that was restored without its roles names
-/// one that does not exist, which is a warning.
-pub(super) const GRANTS: &str = "DO $grants$
-DECLARE
-    app text := coalesce(
+/// The name of that role in SQL.
+macro_rules! app_role {
+    () => {
+        "coalesce(
         (parse_ident(nullif(current_setting('motorpool.app_role', true), '')))[1],
         substring(
             obj_description(to_regnamespace(quote_ident(current_schema())), 'pg_namespace')
             FROM '^motorpool.app_role = (.+)$'
         )
-    );
+    )"
+    };
+}
+
+/// The grants to that role, where the database has one. A new column that the application writes
+/// is added here. In a database that is not fully migrated some tables and columns are missing;
+/// what is there is granted, the history above all. A dump that was restored without its roles names
+/// one that does not exist, which is a warning.
+pub(super) const GRANTS: &str = concat!(
+    "DO $grants$
+DECLARE
+    app text := ",
+    app_role!(),
+    ";
     rights text;
 BEGIN
     IF app <> '' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = app) THEN
@@ -41,17 +51,16 @@ BEGIN
         END LOOP;
     END IF;
 END
-$grants$";
+$grants$"
+);
 
 /// The role, if there is none of its name.
-const MISSING: &str = "SELECT app FROM coalesce(
-        (parse_ident(nullif(current_setting('motorpool.app_role', true), '')))[1],
-        substring(
-            obj_description(to_regnamespace(quote_ident(current_schema())), 'pg_namespace')
-            FROM '^motorpool.app_role = (.+)$'
-        )
-    ) AS app
-    WHERE app <> '' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = app)";
+const MISSING: &str = concat!(
+    "SELECT app FROM ",
+    app_role!(),
+    " AS app
+    WHERE app <> '' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = app)"
+);
 
 /// Grants to the application's role, where the database has one, what it needs of the tables.
 pub(super) async fn grant(session: &Session) -> Result<()> {

@@ -118,7 +118,8 @@ pub struct Provisioned {
 }
 
 /// Makes the roles, the database and the schema, with the privileges and settings of each; nothing
-/// is left to PUBLIC, unless [`public_is_open`](Provisioned::public_is_open) says so. Run again it changes nothing: roles that are there keep their passwords.
+/// is left to PUBLIC, unless [`public_is_open`](Provisioned::public_is_open) says so. Run again it
+/// changes nothing: roles that are there keep their passwords.
 ///
 /// `admin` is the URL of a role that may make roles and databases; it need not be a superuser.
 /// Which role is the application's is noted for later migrations: in the database's setting

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use super::abandon::{Unquiet, abandon};
-use super::era::{self, ERA, Era, TRANSACTION_ID_AND_ERA};
+use super::era::TRANSACTION_ID_AND_ERA;
 use super::error;
 use super::flight::{
     Around, Driver, First, Left, Noted, Number, Rows, Setback, TRANSACTION_ID, ahead, guarded,
@@ -22,7 +22,6 @@ use super::flight::{
 use super::health::{Health, Reason};
 use super::mode::StatementMode;
 use super::notes::Note;
-use super::peer;
 use super::statement::{Params, Statement};
 use super::wanted::IS_STANDBY;
 use crate::error::{Error, Result, UnavailableReason};
@@ -51,7 +50,7 @@ enum Doing {
 /// otherwise that is seen to first, or the connection leaves the pool.
 pub(super) struct Lease {
     object: Option<Object>,
-    note: Arc<Note>,
+    pub(super) note: Arc<Note>,
     mode: StatementMode,
     doing: Doing,
     health: Arc<Health>,
@@ -213,44 +212,6 @@ impl Lease {
         // A transaction also after a refusal, which may be that of a setting behind BEGIN.
         self.settle(&error, Doing::Transaction);
         error
-    }
-
-    /// The era of the server in which the connection was made, if the server tells. One round trip
-    /// for each connection, not for each transaction.
-    pub(super) async fn era(&mut self) -> Result<era::Known> {
-        match self.note.era() {
-            Some(era) => Ok(era),
-            // In a box, because it is rare.
-            None => Box::pin(self.ask_era()).await,
-        }
-    }
-
-    async fn ask_era(&mut self) -> Result<era::Known> {
-        let nothing = era::Known::nothing();
-        let era = match self.query(&ERA, &[]).await {
-            Ok(rows) => {
-                let row = rows.first();
-                let process = row.and_then(|row| row.try_get(2).ok());
-                match self.client() {
-                    Some(client) if !peer::is(client, process).await => era::Known::WithTransaction,
-                    _ => row
-                        .and_then(|row| Era::from_row(row, 0).ok())
-                        .map_or(nothing, era::Known::WithConnection),
-                }
-            }
-            // What the server does not have or does not tell it is not asked again (classes 42 and
-            // 0A). Anything else may go well the next time.
-            Err(Error::Database(failure)) => {
-                let class = failure.sqlstate().and_then(|state| state.get(..2));
-                if !matches!(class, Some("42" | "0A")) {
-                    return Ok(nothing);
-                }
-                nothing
-            }
-            Err(error) => return Err(error),
-        };
-        self.note.set_era(era);
-        Ok(era)
     }
 
     /// Whether the connection is known to be closed.

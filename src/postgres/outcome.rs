@@ -28,9 +28,9 @@ const STATUS: Statement =
 // recovery: no transaction ran then, so the position that it would be replayed from is its own.
 // The same is true of an orderly stop, but this process of the server has recovered after its
 // start: a crash resets all statistics at one moment, somebody who resets them one after the other
-// (all kinds in one call since version 17, the log's last). And it is
-// true of a standby that was promoted a moment ago, but that has begun a new timeline since. And
-// whether the commit is older than the crash, if the server notes such times.
+// (all kinds in one call since version 17, the log's last). And it is true of a standby that was
+// promoted a moment ago, but that has begun a new timeline since. And whether the commit is older
+// than the crash, if the server notes such times.
 const BEFORE_THE_CRASH: Statement = Statement::read(
     "WITH crash AS (SELECT stats_reset AS at FROM pg_stat_archiver)
     SELECT CASE WHEN redo_lsn = checkpoint_lsn AND crash.at >= pg_postmaster_start_time()
