@@ -6,11 +6,14 @@
     reason = "each test program uses a part of it"
 )]
 
+mod seen;
+
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use seen::{Messages, Seen};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
@@ -73,15 +76,7 @@ struct Shared {
     state: watch::Sender<State>,
     accepted: AtomicU64,
     plan: Mutex<Option<Cut>>,
-    /// The types of the client's messages, one text for each time that it had waited for an
-    /// answer before it sent.
-    flights: Mutex<Vec<String>>,
-    /// The length of the client's longest message.
-    longest: AtomicUsize,
-    /// How many statements were parsed with a name, and without one.
-    named: AtomicUsize,
-    unnamed: AtomicUsize,
-    answered: AtomicBool,
+    seen: Seen,
 }
 
 /// Dropped, it resets what goes through it.
@@ -107,11 +102,7 @@ impl Relay {
             state: watch::Sender::new(state),
             accepted: AtomicU64::new(0),
             plan: Mutex::default(),
-            flights: Mutex::default(),
-            longest: AtomicUsize::new(0),
-            named: AtomicUsize::new(0),
-            unnamed: AtomicUsize::new(0),
-            answered: AtomicBool::new(true),
+            seen: Seen::default(),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Relay { port, shared, task }
@@ -177,18 +168,17 @@ impl Relay {
 
     /// What the clients have sent since the last time.
     pub fn flights(&self) -> Vec<String> {
-        std::mem::take(&mut *self.shared.flights.lock().unwrap())
+        self.shared.seen.flights()
     }
 
     /// The length of the longest message that the clients have sent since the last time.
     pub fn longest(&self) -> usize {
-        self.shared.longest.swap(0, SeqCst)
+        self.shared.seen.longest()
     }
 
     /// How many statements the clients have sent to be parsed with a name, and without one.
     pub fn parsed(&self) -> (usize, usize) {
-        let (named, unnamed) = (&self.shared.named, &self.shared.unnamed);
-        (named.load(SeqCst), unnamed.load(SeqCst))
+        self.shared.seen.parsed()
     }
 }
 
@@ -326,11 +316,9 @@ impl Connection {
             if count == 0 {
                 return End::Closed;
             }
-            messages.bytes.extend_from_slice(&buffer[..count]);
+            messages.add(&buffer[..count]);
             while let Some(message) = messages.next() {
-                self.note(message.first());
-                self.count(&message);
-                self.shared.longest.fetch_max(message.len(), SeqCst);
+                self.shared.seen.message(&message);
                 let cut = match message.starts_with(b"Q") && &message[5..] == b"COMMIT\0" {
                     true => self.shared.plan.lock().unwrap().take(),
                     false => None,
@@ -380,32 +368,11 @@ impl Connection {
                 return cut.end();
             }
             // Before the client can send the next one.
-            self.shared.answered.store(true, SeqCst);
+            self.shared.seen.answer();
             if to.write_all(&buffer[..count]).await.is_err() {
                 return End::Closed;
             }
         }
-    }
-
-    /// Behind the type and the length of Parse stands the name.
-    fn count(&self, message: &[u8]) {
-        match (message.first(), message.get(5)) {
-            (Some(b'P'), Some(0)) => self.shared.unnamed.fetch_add(1, SeqCst),
-            (Some(b'P'), _) => self.shared.named.fetch_add(1, SeqCst),
-            _ => 0,
-        };
-    }
-
-    fn note(&self, kind: Option<&u8>) {
-        // What comes before the first message with a type begins with a length.
-        let Some(kind) = kind.filter(|kind| kind.is_ascii_alphabetic()) else {
-            return;
-        };
-        let mut flights = self.shared.flights.lock().unwrap();
-        if self.shared.answered.swap(false, SeqCst) || flights.is_empty() {
-            flights.push(String::new());
-        }
-        flights.last_mut().unwrap().push((*kind).into());
     }
 }
 
@@ -423,34 +390,4 @@ async fn connect(server: &Config) -> Option<Box<dyn Socket>> {
         }
     };
     Some(socket)
-}
-
-/// The messages of a client.
-#[derive(Default)]
-struct Messages {
-    bytes: Vec<u8>,
-    /// From the startup message on, each one begins with its type.
-    started: bool,
-}
-
-impl Messages {
-    /// The next one that is there as a whole.
-    fn next(&mut self) -> Option<Vec<u8>> {
-        let start = usize::from(self.started);
-        let length = u32::from_be_bytes(*self.bytes.get(start..)?.first_chunk()?);
-        let end = start + length as usize;
-        if self.bytes.len() < end {
-            return None;
-        }
-        let rest = self.bytes.split_off(end);
-        let message = std::mem::replace(&mut self.bytes, rest);
-        // Anything but the startup message itself: to cancel, for TLS, for GSS.
-        let code = message
-            .get(4..8)
-            .map(|code| u16::from_be_bytes([code[0], code[1]]));
-        if !self.started && code != Some(1234) {
-            self.started = true;
-        }
-        Some(message)
-    }
 }
