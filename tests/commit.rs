@@ -27,7 +27,8 @@ use support::server::{Options, Server};
 use support::{Database, until_idle, with_database};
 use tokio_postgres::Client;
 
-/// How long the server may take to end a transaction whose client is gone.
+/// How long the server may take to end a transaction whose client is gone, or the store to see
+/// that a connection is.
 const TO_RESOLVE: Duration = Duration::from_secs(20);
 
 /// The work of a transaction.
@@ -61,6 +62,15 @@ async fn until_known(store: &PgStore, token: &CommitToken, waits: &mut u32) -> C
     }
 }
 
+/// A connection that was cut behind a whole answer has gone back to the pool, and nobody may have
+/// seen yet that it is closed.
+async fn until_it_answers(store: &PgStore) {
+    let started = Instant::now();
+    while let Err(error) = store.ping().await {
+        assert!(started.elapsed() < TO_RESOLVE, "{error}");
+    }
+}
+
 fn points() -> Vec<Point> {
     let mut points = vec![Point::Before, Point::After, Point::Late];
     points.extend([1, 5, 11].map(Point::Inside));
@@ -85,6 +95,7 @@ async fn cut_once(number: usize, relay: &Relay, store: &PgStore, direct: &PgStor
     let abrupt = (number / points.len()).is_multiple_of(2);
     let name = format!("user {number}");
     let cut = Cut { at, abrupt };
+    until_it_answers(store).await;
     relay.cut_next(cut);
     let runs = AtomicU32::new(0);
     let result = if number.is_multiple_of(2) {
@@ -142,7 +153,8 @@ impl Seen {
 
 async fn cut(database: &Database, number: usize) {
     let relay = Relay::start(&database.url).await;
-    let builder = PgStore::builder(&relay.url()).unwrap().max_connections(4);
+    // One, so that a ping asks the one that the next transaction gets.
+    let builder = PgStore::builder(&relay.url()).unwrap().max_connections(1);
     let store = builder.build().await.unwrap();
     let direct = PgStore::connect(&database.url).await.unwrap();
     let client = database.client().await;
