@@ -343,8 +343,17 @@ async fn a_database_may_come_from_an_unusual_template() {
         let made = provision(&url, &wanted("open")).await.unwrap();
         assert!(made.public_is_open, "{made:?}");
     }
-    let made = provision(&admin, &wanted("open")).await.unwrap();
-    assert!(!made.public_is_open, "{made:?}");
+    psql(
+        &server.url("open"),
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+    );
+    let made = provision(&url, &wanted("open")).await.unwrap();
+    assert!(made.public_is_open, "{made:?}");
+    // The second time there is nothing to take away, and no privilege to do it with.
+    for by in [&admin, &url] {
+        let made = provision(by, &wanted("open")).await.unwrap();
+        assert!(!made.public_is_open, "{made:?}");
+    }
 
     for sql in [
         "ALTER DATABASE template1 IS_TEMPLATE false",

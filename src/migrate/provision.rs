@@ -110,10 +110,10 @@ pub struct Provisioned {
     pub database: bool,
     /// The schema.
     pub schema: bool,
-    /// Not made, but found: everybody may make tables in the schema `public`, and `admin` may not
-    /// change that, because it belongs to somebody else. So it is in clusters that were made by
-    /// PostgreSQL 14 or before. Its owner, a superuser, should run `REVOKE ALL ON SCHEMA public FROM
-    /// PUBLIC`.
+    /// Not made, but found: everybody may use the schema `public`, or even make tables in it, and
+    /// `admin` may not change that, because it belongs to somebody else. So it is in clusters that
+    /// were made by PostgreSQL 14 or before. Its owner, a superuser, should run `REVOKE ALL ON SCHEMA
+    /// public FROM PUBLIC`.
     pub public_is_open: bool,
 }
 
@@ -298,6 +298,11 @@ async fn name_app(session: &Session, wanted: &Provision) -> Result<()> {
     }
 }
 
+/// A row for each privilege that everybody has on the schema `public`. Without a list its owner
+/// alone has any.
+const OPEN: &str = "SELECT FROM pg_namespace, aclexplode(nspacl) AS granted
+    WHERE nspname = 'public' AND grantee = 0";
+
 async fn make_schema(session: &Session, wanted: &Provision, made: &mut Provisioned) -> Result<()> {
     let what = format!("making the schema {}", wanted.schema);
     let (schema, owner, app) = (
@@ -314,7 +319,7 @@ async fn make_schema(session: &Session, wanted: &Provision, made: &mut Provision
     }
     let privileges = format!(
         "DO $$ BEGIN
-            IF to_regnamespace('public') IS NOT NULL THEN
+            IF EXISTS ({OPEN}) THEN
                 REVOKE ALL ON SCHEMA public FROM PUBLIC;
             END IF;
         END $$;
@@ -325,11 +330,10 @@ async fn make_schema(session: &Session, wanted: &Provision, made: &mut Provision
         ALTER DEFAULT PRIVILEGES FOR ROLE {owner} REVOKE USAGE ON TYPES FROM PUBLIC"
     );
     session.batch(&what, &privileges).await?;
-    // Of a schema of somebody else nothing can be revoked, which the server says as a warning.
-    let ask = "SELECT FROM pg_namespace, aclexplode(nspacl) AS granted
-        WHERE nspname = 'public' AND grantee = 0 AND privilege_type = 'CREATE'";
-    if !session.query(&what, ask).await?.is_empty() {
-        tracing::warn!("everybody may make tables in the schema public of the new database");
+    // Of a schema of somebody else nothing can be revoked, which the server says as a warning, or as
+    // an error where the role has no privilege on it at all.
+    if !session.query(&what, OPEN).await?.is_empty() {
+        tracing::warn!("everybody may use the schema public of the database");
         made.public_is_open = true;
     }
     Ok(())
