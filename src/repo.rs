@@ -9,7 +9,7 @@
 //! - Every method but the streams is one round trip to the server. Through a connection that has
 //!   not run the statement yet, preparing it is another one, once. In a transaction a refused
 //!   `rename`, `delete` or `buy_many` can be another one, to undo it, and so is `BEGIN` before a
-//!   write that comes first, unless that is `register` or `buy` (see
+//!   write that comes first, unless that is `register` or `buy` and no pooler is in between (see
 //!   [`Store::begin`](crate::Store::begin)).
 //! - `register_many` and `buy_many` send 100 000 items in one statement. More of them are one
 //!   statement for every 100 000, and two round trips around them: a transaction of their own, or

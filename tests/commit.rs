@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use misspelt::Misspelt;
 use motorpool::{
-    CommitOutcome, CommitToken, Error, NewCar, NewUser, PgStore, Result, Store, StoreExt, Tx,
-    TxOptions,
+    CommitOutcome, CommitToken, Error, IsolationLevel, NewCar, NewUser, PgStore, Result, Store,
+    StoreExt, Tx, TxOptions,
 };
 use relay::{ANSWER, Cut, Point, Relay};
 use support::server::{Options, Server};
@@ -350,6 +350,35 @@ async fn a_transaction_that_the_server_does_not_end_stays_out_of_the_pool() {
             assert!(!is_stored(&client, "Anna").await);
             until_idle(&client).await;
         }
+    })
+    .await;
+}
+
+/// Nor is it rolled back a second time, which the server would warn of.
+#[tokio::test]
+async fn a_refused_commit_has_ended_its_transaction() {
+    with_database(async |database| {
+        let relay = Relay::start(&database.url).await;
+        let store = PgStore::connect(&relay.url()).await.unwrap();
+        let options = TxOptions::new().isolation(IsolationLevel::Serializable);
+        let begin = async |name: &str| {
+            let tx = store.begin(options.clone()).await.unwrap();
+            tx.users().count().await.unwrap();
+            work(&tx, name).await.unwrap();
+            tx
+        };
+        let (first, second) = (begin("Anna").await, begin("Bert").await);
+        first.commit().await.unwrap();
+        relay.flights();
+        let error = second.commit().await.unwrap_err();
+        assert!(matches!(error, Error::Conflict(_)), "{error:?}");
+        let client = database.client().await;
+        until_idle(&client).await;
+        store.ping().await.unwrap();
+        let sent = relay.flights();
+        assert_eq!(sent.first().map(String::as_str), Some("Q"), "{sent:?}");
+        assert_eq!(sent.concat().matches('Q').count(), 1, "{sent:?}");
+        assert_eq!(relay.accepted(), 2);
     })
     .await;
 }

@@ -66,6 +66,13 @@ pub(super) fn hints_at_standby(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
 }
 
+/// Whether COMMIT of a transaction that may write has ended it with this: conflicts (class 40) and
+/// constraints (23) are found while it commits. A standby cancels a statement with the former, too.
+pub(super) fn found_by_commit(error: &tokio_postgres::Error) -> bool {
+    let class = error.code().and_then(|state| state.code().get(..2));
+    matches!(class, Some("40" | "23"))
+}
+
 /// What a standby refused because it is one.
 pub(super) fn from_standby(error: &tokio_postgres::Error) -> Error {
     let said = error.as_db_error().map(|db| failure(db).into());

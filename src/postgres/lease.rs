@@ -38,7 +38,7 @@ pub(super) const COMMIT: &str = "COMMIT";
 enum Doing {
     /// Nothing: it can go back to the pool.
     Nothing,
-    /// It waits inside a transaction.
+    /// It waits inside a transaction, or may do so.
     Transaction,
     /// A statement is on its way, or its answer is.
     Statement,
@@ -232,6 +232,7 @@ impl Lease {
             None => connection.client.batch_execute(sql).await,
         };
         let then = match &ended {
+            Err(error) if sql == COMMIT && !self.read_only && error::found_by_commit(error) => then,
             // The transaction may be open yet: the server can refuse the command before it ends
             // anything.
             Err(_) if then == Doing::Nothing => match sql {

@@ -61,7 +61,7 @@ pub trait Store: Send + Sync {
     ///
     /// The server hears of it with its first statement: in the same round trip if that is a read,
     /// [`register`](UserRepo::register) or [`buy`](CarRepo::buy), and in one more before any other
-    /// write, before a savepoint, and before any write with
+    /// write, before a savepoint, and before any write behind a pooler or with
     /// [`StatementMode::Unnamed`](crate::StatementMode::Unnamed). So a server that cannot be reached
     /// may show in the first statement only, and what is seen at `RepeatableRead` and `Serializable`
     /// is what was there at that moment. A transaction in which nothing is done costs no round trip,
