@@ -8,9 +8,9 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use super::begin::BEGUN;
-use super::era::{Era, TRANSACTION_ID_AND_ERA};
 use super::mode::StatementMode;
 use super::notes::Note;
+use super::number::{Asked, Number};
 use super::statement::{Bound, Params, Statement};
 
 /// The savepoint around a statement that may be refused.
@@ -18,10 +18,6 @@ const SAVE: &str = "SAVEPOINT motorpool_statement";
 const RELEASE: &str = "RELEASE SAVEPOINT motorpool_statement";
 const UNDO: &str =
     "ROLLBACK TO SAVEPOINT motorpool_statement; RELEASE SAVEPOINT motorpool_statement";
-
-/// The transaction's id once it has one, in 64 bits.
-pub(super) const TRANSACTION_ID: Statement =
-    Statement::read("SELECT pg_current_xact_id_if_assigned()::text::bigint");
 
 pub(super) type Driver<T> = Result<T, tokio_postgres::Error>;
 
@@ -59,14 +55,6 @@ impl Noted<'_> {
         self.note.keep(sql, &prepared);
         Ok(prepared)
     }
-}
-
-/// The number of a transaction.
-#[derive(Clone, Copy)]
-pub(super) struct Number {
-    pub(super) id: i64,
-    /// The era that it is from, where it was asked for too.
-    pub(super) era: Option<Era>,
 }
 
 /// What the rows of an answer are gathered in.
@@ -179,31 +167,33 @@ pub(super) struct Around<'a> {
     pub(super) ask: Option<Asked>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// Its number.
-    Number,
-    /// And the era that it is from.
-    NumberAndEra,
+/// How the transaction of a statement begins.
+#[derive(Clone, Copy)]
+enum Begin<'a> {
+    /// It has begun.
+    Done,
+    /// By this, whose answer has to be waited for: should it fail, the statement would be stored by
+    /// itself.
+    Ahead(&'a str),
+    /// By this, which travels with a statement that stores nothing.
+    Along(&'a str),
+    /// By this, which travels with another text of the statement: that sees whether the transaction
+    /// has begun, stores nothing if it has not, and gives its number.
+    Seen(&'a str, &'static str),
 }
 
-impl Asked {
-    fn question(self) -> &'static Statement {
-        match self {
-            Asked::Number => &TRANSACTION_ID,
-            Asked::NumberAndEra => &TRANSACTION_ID_AND_ERA,
+impl<'a> Around<'a> {
+    fn begin(&self, statement: &Statement, mode: StatementMode) -> Begin<'a> {
+        let named = mode == StatementMode::Prepared;
+        match (self.begin, statement.first) {
+            (None, _) => Begin::Done,
+            (Some(begin), _) if !statement.writes => Begin::Along(begin),
+            // The text gives the number alone.
+            (Some(begin), Some(first)) if named && self.ask == Some(Asked::Number) => {
+                Begin::Seen(begin, first)
+            }
+            (Some(begin), _) => Begin::Ahead(begin),
         }
-    }
-}
-
-impl Around<'_> {
-    /// The text by which the statement sees that the transaction has begun, if it has one: it
-    /// can travel with BEGIN, and is not stored should that fail.
-    pub(super) fn first(&self, statement: &Statement, mode: StatementMode) -> Option<&'static str> {
-        let begins = self.begin.is_some() && mode == StatementMode::Prepared;
-        // It tells the number alone.
-        let first = statement.first.filter(|_| begins);
-        first.filter(|_| self.ask == Some(Asked::Number))
     }
 }
 
@@ -214,7 +204,6 @@ pub(super) struct Setback {
 }
 
 /// What a setback leaves of the transaction.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Left {
     /// Nothing: it was not begun.
     Never,
@@ -224,6 +213,13 @@ pub(super) enum Left {
     Whole,
 }
 
+impl Setback {
+    fn not_begun(error: tokio_postgres::Error) -> Self {
+        let left = Left::Never;
+        Setback { error, left }
+    }
+}
+
 impl From<tokio_postgres::Error> for Setback {
     fn from(error: tokio_postgres::Error) -> Self {
         let left = Left::Aborted;
@@ -231,7 +227,7 @@ impl From<tokio_postgres::Error> for Setback {
     }
 }
 
-/// The rows and the transaction's id.
+/// The rows and the transaction's number.
 pub(super) async fn guarded<R: Rows>(
     connection: Noted<'_>,
     statement: &Statement,
@@ -252,46 +248,56 @@ async fn surrounded<R: Rows>(
     around: Around<'_>,
 ) -> Result<(R, Option<Number>), Setback> {
     let client = connection.client;
-    let (ready, ask) = prepare(connection, statement, around).await?;
+    let begin = around.begin(statement, connection.mode);
+    if let Begin::Ahead(sql) = begin {
+        client
+            .batch_execute(sql)
+            .await
+            .map_err(Setback::not_begun)?;
+    }
+    let (ready, question) = prepare(connection, statement, begin, around.ask).await?;
     // Each of these sends when it is first polled, so they leave in this order and travel
     // together.
     let send = async |sql: Option<&str>| match sql {
         Some(sql) => client.batch_execute(sql).await,
         None => Ok(()),
     };
-    let begin = around.begin.map(|begin| match ask {
-        Ask::Within => Cow::Owned(format!("{begin}{BEGUN}")),
-        Ask::Behind(_) | Ask::Nothing => Cow::Borrowed(begin),
-    });
+    let first = match begin {
+        Begin::Done | Begin::Ahead(_) => None,
+        Begin::Along(sql) => Some(Cow::Borrowed(sql)),
+        Begin::Seen(sql, _) => Some(Cow::Owned(format!("{sql}{BEGUN}"))),
+    };
     let guard = |sql| send(statement.refusable.then_some(sql));
-    let id = async {
-        match &ask {
-            Ask::Behind(question) => answered(rows(client, question, &[]).await?),
-            Ask::Within | Ask::Nothing => Ok(None),
+    let number = async {
+        match &question {
+            Some(question) => {
+                let First(row) = rows(client, question, &[]).await?;
+                Number::answered(row.as_ref())
+            }
+            None => Ok(None),
         }
     };
-    let (begun, saved, rows, released, id) = join!(
-        send(begin.as_deref()),
+    let (begun, saved, rows, released, number) = join!(
+        send(first.as_deref()),
         guard(SAVE),
         rows::<R>(client, &ready, params),
         guard(RELEASE),
-        id
+        number
     );
     if let Err(error) = begun {
         // Whatever the statement gave, it was in no transaction.
-        let left = Left::Never;
-        return Err(Setback { error, left });
+        return Err(Setback::not_begun(error));
     }
     match rows {
         Ok(rows) => {
-            let id = match ask {
-                Ask::Within => within(rows.first()),
-                Ask::Behind(_) | Ask::Nothing => id,
+            let number = match begin {
+                Begin::Seen(..) => Number::within(rows.first()),
+                _ => number,
             };
             // If any of them failed the server has aborted the transaction, whatever the
             // statement itself gave.
-            let id = saved.and(released).and(id)?;
-            Ok((rows, id))
+            let number = saved.and(released).and(number)?;
+            Ok((rows, number))
         }
         Err(error) if statement.refusable && refused(&error) => {
             let left = match client.batch_execute(UNDO).await {
@@ -304,53 +310,22 @@ async fn surrounded<R: Rows>(
     }
 }
 
-/// Where the transaction's id comes from.
-enum Ask<'a> {
-    /// From nowhere: it is not wanted.
-    Nothing,
-    /// From the statement itself, in its last column.
-    Within,
-    /// From a question behind the statement.
-    Behind(Ready<'a>),
-}
-
-/// The statement, and where the transaction's id comes from.
+/// The statement and the question behind it.
 async fn prepare<'s>(
     connection: Noted<'_>,
     statement: &'s Statement,
-    around: Around<'_>,
-) -> Driver<(Ready<'s>, Ask<'s>)> {
-    if let Some(first) = around.first(statement, connection.mode) {
-        return Ok((Ready::Named(connection.named(first).await?), Ask::Within));
+    begin: Begin<'_>,
+    ask: Option<Asked>,
+) -> Driver<(Ready<'s>, Option<Ready<'s>>)> {
+    if let Begin::Seen(_, sql) = begin {
+        return Ok((Ready::Named(connection.named(sql).await?), None));
     }
     let ready = connection.prepare(statement).await?;
-    let ask = match around.ask {
-        Some(asked) => Ask::Behind(connection.prepare(asked.question()).await?),
-        None => Ask::Nothing,
+    let question = match ask {
+        Some(asked) => Some(connection.prepare(asked.question()).await?),
+        None => None,
     };
-    Ok((ready, ask))
-}
-
-/// The id in the last column, `None` if the statement has written nothing.
-fn within(row: Option<&Row>) -> Driver<Option<Number>> {
-    let Some(row) = row else {
-        return Ok(None);
-    };
-    let id: Option<i64> = row.try_get(row.len().saturating_sub(1))?;
-    Ok(id.map(|id| Number { id, era: None }))
-}
-
-/// The answer to the question, `None` as long as the transaction has written nothing.
-fn answered(First(row): First) -> Driver<Option<Number>> {
-    let Some(row) = row else {
-        return Ok(None);
-    };
-    let era = match row.len() {
-        1 => None,
-        _ => Some(Era::from_row(&row, 1)?),
-    };
-    let id: Option<i64> = row.try_get(0)?;
-    Ok(id.map(|id| Number { id, era }))
+    Ok((ready, question))
 }
 
 /// The prepared statement is of no more use: its result has another type now (0A000), or the

@@ -13,15 +13,14 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use super::abandon::{Unquiet, abandon};
-use super::era::TRANSACTION_ID_AND_ERA;
 use super::error;
 use super::flight::{
-    Around, Driver, First, Left, Noted, Number, Rows, Setback, TRANSACTION_ID, ahead, guarded,
-    is_stale, query,
+    Around, Driver, First, Left, Noted, Rows, Setback, ahead, guarded, is_stale, query,
 };
 use super::health::{Health, Reason};
 use super::mode::StatementMode;
 use super::notes::Note;
+use super::number::{Number, TRANSACTION_ID, TRANSACTION_ID_AND_ERA};
 use super::statement::{Params, Statement};
 use super::wanted::IS_STANDBY;
 use crate::error::{Error, Result, UnavailableReason};
@@ -259,18 +258,8 @@ impl Lease {
         &mut self,
         statement: &Statement,
         params: &Params<'_>,
-        mut around: Around<'_>,
+        around: Around<'_>,
     ) -> Answer<R> {
-        if let Some(begin) = around.begin
-            && statement.writes
-            && around.first(statement, self.mode).is_none()
-        {
-            // Should it fail, the statement would be stored by itself.
-            around.begin = None;
-            if let Err(error) = Box::pin(self.begin(begin)).await {
-                return Answer::aborted(error);
-            }
-        }
         self.doing = Doing::Statement;
         let Some(connection) = self.connection() else {
             return Answer::aborted(lost());
@@ -282,9 +271,15 @@ impl Lease {
             }
             Err(setback) => setback,
         };
-        if left == Left::Never {
-            return Answer::aborted(Box::pin(self.not_begun(error)).await);
+        match left {
+            Left::Never => Answer::aborted(Box::pin(self.not_begun(error)).await),
+            Left::Aborted => Answer::aborted(self.failed_within(statement, error)),
+            Left::Whole => Answer::refused(self.failed_within(statement, error)),
         }
+    }
+
+    /// What it means that a statement failed inside a transaction.
+    fn failed_within(&mut self, statement: &Statement, error: tokio_postgres::Error) -> Error {
         if is_stale(&error) {
             // For the next transaction; this one is aborted. Which of them it was is not known.
             self.note.forget(statement.sql);
@@ -294,10 +289,7 @@ impl Lease {
         }
         let error = error::from_driver(error, self.read_only);
         self.settle(&error, Doing::Transaction);
-        match left {
-            Left::Whole => Answer::refused(error),
-            Left::Aborted | Left::Never => Answer::aborted(error),
-        }
+        error
     }
 
     /// Notes how a piece of work ended, after which the connection is doing `then`.

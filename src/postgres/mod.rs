@@ -21,6 +21,7 @@ mod health;
 mod lease;
 mod mode;
 mod notes;
+mod number;
 mod observe;
 mod outcome;
 mod peer;

@@ -50,7 +50,7 @@ pub(super) struct Note(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    era: Option<era::Known>,
+    era: Option<era::Scope>,
     // A list, because most texts differ in their lengths already: finding one costs less than its
     // hash would.
     prepared: Vec<(&'static str, tokio_postgres::Statement)>,
@@ -61,11 +61,11 @@ impl Note {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn era(&self) -> Option<era::Known> {
+    pub(super) fn era(&self) -> Option<era::Scope> {
         self.known().era
     }
 
-    pub(super) fn set_era(&self, era: era::Known) {
+    pub(super) fn set_era(&self, era: era::Scope) {
         self.known().era = Some(era);
     }
 

@@ -11,9 +11,10 @@ use tokio::sync::Mutex;
 use super::begin;
 use super::deadline::Deadline;
 use super::era::{self, Era};
-use super::flight::{Around, Asked, Number, Rows};
+use super::flight::{Around, Rows};
 use super::lease::{COMMIT, Lease};
 use super::mode::StatementMode;
+use super::number::{Asked, Number};
 use super::shared::Shared;
 use super::statement::{Params, Statement};
 use crate::error::{CommitToken, Error, Failure, Result};
@@ -23,7 +24,7 @@ use crate::store::TxOptions;
 pub(super) struct TxInner {
     pub(super) shared: Arc<Shared>,
     /// For the token of a commit.
-    era: era::Known,
+    era: era::Scope,
     // Statements of one transaction run one after the other.
     pub(super) state: Mutex<State>,
     /// See [`Transaction::gave_way`](crate::store::Transaction::gave_way).
@@ -49,8 +50,6 @@ enum Phase {
         lease: Option<Lease>,
         first: Failure,
     },
-    /// It ends, and nothing has been sent.
-    Unused,
     /// Committed or rolled back.
     Ended,
 }
@@ -72,9 +71,9 @@ pub(super) async fn open(
     let era = match options.is_read_only() {
         true => {
             lease.set_read_only();
-            era::Known::nothing()
+            era::Scope::nothing()
         }
-        false if shared.mode == StatementMode::Unnamed => era::Known::WithTransaction,
+        false if shared.mode == StatementMode::Unnamed => era::Scope::Transaction,
         false => {
             let sent = Instant::now();
             let era = deadline.bound(lease.era()).await;
@@ -153,8 +152,8 @@ impl TxInner {
             begin: begin.as_deref(),
             ask: match self.era {
                 _ if !statement.writes || state.id.is_some() => None,
-                era::Known::WithConnection(_) => Some(Asked::Number),
-                era::Known::WithTransaction => Some(Asked::NumberAndEra),
+                era::Scope::Connection(_) => Some(Asked::Number),
+                era::Scope::Transaction => Some(Asked::NumberAndEra),
             },
         };
         let answer = lease.query_in_transaction(statement, params, around).await;
@@ -239,25 +238,27 @@ impl TxInner {
         self.command(state, lease, &sql, level - 1).await
     }
 
-    /// Takes the state for good; whoever comes later finds the transaction ended.
-    async fn end(&self, deadline: Deadline) -> Result<(Phase, Option<Number>)> {
+    /// Takes the state for good; whoever comes later finds the transaction ended. `None` if there
+    /// is nothing to end.
+    async fn end(&self, deadline: Deadline) -> Result<Option<(Phase, Option<Number>)>> {
         let ended = async {
             let mut state = self.state.lock().await;
             state.fail_unfinished(0);
             let id = state.id;
-            let phase = match std::mem::replace(&mut state.phase, Phase::Ended) {
+            Ok(match std::mem::replace(&mut state.phase, Phase::Ended) {
                 // The server has not heard of it.
-                Phase::Open(_) if state.begin.is_some() => Phase::Unused,
-                phase => phase,
-            };
-            Ok((phase, id))
+                Phase::Open(_) if state.begin.is_some() => None,
+                phase => Some((phase, id)),
+            })
         };
         deadline.bound(ended).await
     }
 
     pub(super) async fn commit(&self, deadline: Deadline) -> Result<()> {
-        match self.end(deadline).await? {
-            (Phase::Unused, _) => Ok(()),
+        let Some(end) = self.end(deadline).await? else {
+            return Ok(());
+        };
+        match end {
             // What the server has not been asked to commit it rolls back.
             (Phase::Open(lease), _) if lease.is_closed() => {
                 let first = Failure::new("the connection was lost before the commit");
@@ -293,8 +294,8 @@ impl TxInner {
             (error, Some(id)) => {
                 self.shared.timed_out(error, sent);
                 let era = match (id.era, self.era) {
-                    (Some(era), _) | (None, era::Known::WithConnection(era)) => era,
-                    (None, era::Known::WithTransaction) => Era::default(),
+                    (Some(era), _) | (None, era::Scope::Connection(era)) => era,
+                    (None, era::Scope::Transaction) => Era::default(),
                 };
                 let token = CommitToken::new(id.id.cast_unsigned(), era.crash);
                 Error::CommitUnknown {
@@ -307,7 +308,10 @@ impl TxInner {
     }
 
     pub(super) async fn rollback(&self, deadline: Deadline) -> Result<()> {
-        match self.end(deadline).await?.0 {
+        let Some((phase, _)) = self.end(deadline).await? else {
+            return Ok(());
+        };
+        match phase {
             Phase::Open(mut lease)
             | Phase::Failed {
                 lease: Some(mut lease),
@@ -317,7 +321,7 @@ impl TxInner {
                 let _ = deadline.bound(lease.end("ROLLBACK")).await;
                 Ok(())
             }
-            Phase::Unused | Phase::Failed { lease: None, .. } => Ok(()),
+            Phase::Failed { lease: None, .. } => Ok(()),
             Phase::Ended => Err(Error::TransactionClosed),
         }
     }
@@ -353,7 +357,7 @@ impl State {
     fn refusal(&self) -> Error {
         match &self.phase {
             Phase::Failed { first, .. } => Error::RolledBack(first.clone()),
-            Phase::Open(_) | Phase::Unused | Phase::Ended => Error::TransactionClosed,
+            Phase::Open(_) | Phase::Ended => Error::TransactionClosed,
         }
     }
 
