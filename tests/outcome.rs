@@ -153,18 +153,32 @@ async fn what_was_committed_before_a_failover_is_not_taken_for_lost() {
     }
 }
 
-/// Statistics can be thrown away without a crash.
+/// Statistics can be thrown away without a crash: of one kind, and of all kinds at nearly one moment.
 #[tokio::test]
 async fn a_reset_of_the_statistics_is_no_crash() {
     let server = server();
-    let writer = client(&server).await;
-    let token = begin(&writer).await;
-    let other = client(&server).await;
-    let reset = "SELECT pg_stat_reset_shared('archiver')";
-    other.query(reset, &[]).await.unwrap();
-    assert_eq!(outcome(&server, &token).await, CommitOutcome::Unknown);
-    writer.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(outcome(&server, &token).await, CommitOutcome::Unknown);
+    let (writer, other) = (client(&server).await, client(&server).await);
+    let version: i32 = {
+        let sql = "SELECT current_setting('server_version_num')::int";
+        other.query_one(sql, &[]).await.unwrap().get(0)
+    };
+    let each = "SELECT pg_stat_reset_shared('archiver');
+        SELECT pg_stat_reset_shared('bgwriter');
+        SELECT pg_stat_reset_shared('wal')";
+    let all = match version >= 170_000 {
+        true => "SELECT pg_stat_reset_shared()",
+        false => each,
+    };
+    for reset in ["SELECT pg_stat_reset_shared('archiver')"]
+        .into_iter()
+        .chain([all; 10])
+    {
+        let token = begin(&writer).await;
+        other.batch_execute(reset).await.unwrap();
+        assert_eq!(outcome(&server, &token).await, CommitOutcome::Unknown);
+        writer.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(outcome(&server, &token).await, CommitOutcome::Unknown);
+    }
 }
 
 /// The standby has not seen the transaction, gives its number to another one that commits, and
