@@ -48,8 +48,8 @@
 //! - Without Postgres, or on CockroachDB or YugabyteDB, where its promises
 //!   [do not hold](docs::engines).
 //! - Without tokio. There is no blocking form.
-//! - For speed alone where there is little traffic. A lone call costs about what the bare driver costs, 0.89
-//!   to 1.07 times its throughput in the last run; it is under load that calls go to the server together.
+//! - For speed alone where there is little traffic. A lone call costs about what the bare driver costs, 0.76
+//!   to 1.09 times its throughput in the last run; it is under load that calls go to the server together.
 //! - As a history of who owned what. A transfer overwrites the owner.
 //! - As something that never changes: this is version 0.1, and names may change with the next one.
 //!
