@@ -339,10 +339,9 @@ fn the_figures_of_the_crate_page_are_those_of_the_readme() {
         .filter_map(|line| line.strip_prefix("//! | "))
         .collect();
     let stated = numbers(&table);
-    assert!(
-        stated.contains("23507") && stated.contains("140"),
-        "{stated:?}"
-    );
+    // One with thousands, too.
+    let large = stated.iter().any(|number| number.len() > 4);
+    assert!(large && stated.contains("140"), "{stated:?}");
     let readme = read("README.md");
     let readme = numbers(part(&readme, "How it is tested"));
     let other: Vec<_> = stated.difference(&readme).collect();
