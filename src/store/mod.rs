@@ -102,10 +102,11 @@ pub trait StoreExt: Store {
     /// When a statement or the commit gave way to another transaction (SQLSTATE 40001 or 40P01),
     /// the whole closure is run again, whatever error it made of that, up to
     /// [`attempts`](TxOptions::attempts) times with a pause between, for which the tokio runtime needs
-    /// its timer. It is never run again for anything else, and never after [`CommitUnknown`](Error::CommitUnknown). What counts is the
-    /// last statement that ran: one that gave way in a savepoint, after which others went well, is
-    /// the closure's own affair. What the closure does outside the transaction may happen more
-    /// than once. It must not end the transaction itself.
+    /// its timer. It is never run again for anything else, and never after
+    /// [`CommitUnknown`](Error::CommitUnknown). What counts is the last statement that ran: one that
+    /// gave way in a savepoint, after which others went well, is the closure's own affair. What the
+    /// closure does outside the transaction may happen more than once. It must not end the
+    /// transaction itself.
     ///
     /// The transaction holds one connection of the pool, and the closure must do its work through
     /// the handle that it is given: a call to the store itself inside the closure waits for a
