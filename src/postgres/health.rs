@@ -279,21 +279,18 @@ mod tests {
 
     #[test]
     fn lifetimes_lie_between_nine_tenths_and_all() {
-        let life = Duration::from_secs(1000);
+        let life = Duration::from_secs(100);
         let health = Health::new(life, CancelRoute::of_host());
         let now = Instant::now();
+        // Each another moment, because its part of the time hangs on that.
         let aged = |seconds, n: u32| {
             let age = Duration::from_secs(seconds) + Duration::from_nanos(n.into());
-            now.checked_sub(age).map(|created| used_at(created, None))
+            let created = now.checked_sub(age);
+            used_at(created.expect("a machine that has run for so long"), None)
         };
         let mut expired = 0;
         for n in 0..100 {
-            // A machine that has just been started has no moment so long ago.
-            let (Some(young), Some(middle), Some(old)) =
-                (aged(899, n), aged(950, n), aged(1001, n))
-            else {
-                return;
-            };
+            let (young, middle, old) = (aged(89, n), aged(95, n), aged(101, n));
             assert!(!health.has_expired(&young));
             assert!(health.has_expired(&old));
             expired += usize::from(health.has_expired(&middle));
