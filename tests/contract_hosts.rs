@@ -10,13 +10,17 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/shelf.rs"]
+mod shelf;
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use cluster::{Cluster, url};
 use motorpool::contract::Rule;
 use motorpool::{PgStore, Store};
+use shelf::Shelf;
 use tokio::sync::OnceCell;
+use tokio_postgres::Client;
 
 /// Lives as long as the program; its servers notice the end of that.
 async fn cluster() -> &'static Cluster {
@@ -40,16 +44,26 @@ async fn start() -> Cluster {
     cluster
 }
 
+/// One more database.
+async fn make(admin: &Client) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("contract_{}", COUNT.fetch_add(1, SeqCst));
+    let create = format!("CREATE DATABASE {name} TEMPLATE contract");
+    admin.batch_execute(&create).await.expect("a database");
+    name
+}
+
 fn on(url: &str, database: &str) -> String {
     url.replace("/postgres?", &format!("/{database}?"))
 }
 
 async fn run_at(url: &str, rule: Rule) {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let name = format!("contract_{}", COUNT.fetch_add(1, SeqCst));
+    static SHELF: Shelf = Shelf::new();
     let admin = cluster().await.node(0).client().await;
-    let create = format!("CREATE DATABASE {name} TEMPLATE contract");
-    admin.batch_execute(&create).await.expect("a database");
+    let name = match SHELF.take() {
+        Some(name) => name,
+        None => make(&admin).await,
+    };
     let store = PgStore::connect(&on(url, &name)).await.expect("connects");
     rule.run(&store).await;
     let theirs =
@@ -64,8 +78,8 @@ async fn run_at(url: &str, rule: Rule) {
     );
     store.users().count().await.expect("the store is usable");
     assert_eq!(store.close().await, 0);
-    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-    admin.batch_execute(&drop).await.expect("is dropped");
+    let client = cluster().await.node(0).client_of(&name).await;
+    SHELF.put(name, &client).await;
 }
 
 async fn run_on_one(rule: Rule) {

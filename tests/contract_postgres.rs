@@ -12,14 +12,14 @@ use busy::Busy;
 use motorpool::contract::Rule;
 use motorpool::{PgStore, Store, TxOptions};
 use support::inside::Inside;
-use support::{until_idle, with_database};
+use support::{until_idle, with_emptied_database};
 
 /// For calls that meet in one deadlock after the other, each found by the server after a second: on
 /// a busy machine eight of them take most of the time that a call has by default.
 const CALL: Duration = Duration::from_secs(60);
 
 async fn run_on_pool(rule: Rule) {
-    with_database(async |database| {
+    with_emptied_database(async |database| {
         let builder = PgStore::builder(&database.url).expect("a URL");
         let store = builder.call_timeout(CALL).build().await.expect("connects");
         rule.run(&store).await;
@@ -32,7 +32,7 @@ async fn run_on_pool(rule: Rule) {
 motorpool::contract_tests!(postgres, run_on_pool);
 
 async fn run_in_transaction(rule: Rule) {
-    with_database(async |database| {
+    with_emptied_database(async |database| {
         let store = PgStore::connect(&database.url).await.expect("connects");
         let inside = Inside(store.begin(TxOptions::new()).await.expect("begins"));
         rule.run(&inside).await;
@@ -47,7 +47,7 @@ motorpool::contract_tests!(postgres_transaction, run_in_transaction, without tra
 
 /// With calls that wait for each other: those that come alone are made to.
 async fn run_in_batches(rule: Rule) {
-    with_database(async |database| {
+    with_emptied_database(async |database| {
         let builder = PgStore::builder(&database.url).expect("a URL");
         let builder = builder.batching(busy::tiny()).max_connections(4);
         let store = builder.call_timeout(CALL).build().await.expect("connects");

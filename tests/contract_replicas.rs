@@ -9,6 +9,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/shelf.rs"]
+mod shelf;
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -16,7 +18,9 @@ use std::time::{Duration, Instant};
 use cluster::{Cluster, Node};
 use motorpool::contract::Rule;
 use motorpool::{PgStore, Store};
+use shelf::Shelf;
 use tokio::sync::OnceCell;
+use tokio_postgres::Client;
 
 /// Lives as long as the program; its servers notice the end of that.
 async fn cluster() -> &'static Cluster {
@@ -40,17 +44,27 @@ async fn start() -> Cluster {
     cluster
 }
 
+/// One more database.
+async fn make(admin: &Client) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("contract_{}", COUNT.fetch_add(1, SeqCst));
+    let create = format!("CREATE DATABASE {name} TEMPLATE contract");
+    admin.batch_execute(&create).await.expect("a database");
+    name
+}
+
 fn on(node: &Node, database: &str) -> String {
     node.url().replace("/postgres?", &format!("/{database}?"))
 }
 
 async fn run_on_replicas(rule: Rule) {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
+    static SHELF: Shelf = Shelf::new();
     let cluster = cluster().await;
-    let name = format!("contract_{}", COUNT.fetch_add(1, SeqCst));
     let admin = cluster.node(0).client().await;
-    let create = format!("CREATE DATABASE {name} TEMPLATE contract");
-    admin.batch_execute(&create).await.expect("a database");
+    let name = match SHELF.take() {
+        Some(name) => name,
+        None => make(&admin).await,
+    };
     let primary = on(cluster.node(0), &name);
     let builder = PgStore::builder(&primary).expect("a URL");
     let builder = builder.replica(&on(cluster.node(1), &name)).expect("a URL");
@@ -83,8 +97,8 @@ async fn run_on_replicas(rule: Rule) {
     );
     assert_eq!(reads.overdue, 0, "{reads:?}");
     assert_eq!(store.close().await, 0);
-    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-    admin.batch_execute(&drop).await.expect("is dropped");
+    let client = cluster.node(0).client_of(&name).await;
+    SHELF.put(name, &client).await;
 }
 
 motorpool::contract_tests!(replicas, run_on_replicas);

@@ -13,10 +13,10 @@ mod support;
 
 use motorpool::PgStore;
 use motorpool::contract::Rule;
-use secure::{server, with_database};
+use secure::{server, with_emptied_database};
 
 async fn run_over_tls(rule: Rule) {
-    with_database(async |database| {
+    with_emptied_database(async |database| {
         let url = server().verified(&database);
         let store = PgStore::connect(&url).await.expect("connects");
         rule.run(&store).await;

@@ -24,7 +24,7 @@ use futures_util::future::join_all;
 use motorpool::contract::{RULES, Rule};
 use motorpool::{StatementMode, Store, TxOptions};
 use pooler::neighbour::{self, Neighbour};
-use pooler::{Database, Pooler, builder, with_database};
+use pooler::{Database, Pooler, builder, with_database, with_emptied_database};
 use relay::Relay;
 use support::inside::Inside;
 
@@ -70,7 +70,7 @@ async fn check(database: &Database, pooler: Pooler, relay: &Relay) {
 
 async fn run_on_pool(rule: Rule) {
     let pooler = pooler(rule);
-    with_database(pooler, async |database| {
+    with_emptied_database(pooler, async |database| {
         let other = Neighbour::start(&database.url, StatementMode::Unnamed);
         let other = other.expect("the other process makes its calls");
         let relay = Relay::start(&database.url).await;
@@ -86,7 +86,7 @@ async fn run_on_pool(rule: Rule) {
 motorpool::contract_tests!(pooler_beside_another_process, run_on_pool);
 
 async fn run_in_transaction(rule: Rule) {
-    with_database(Pooler::Narrow, async |database| {
+    with_emptied_database(Pooler::Narrow, async |database| {
         let relay = Relay::start(&database.url).await;
         let store = builder(&relay.url()).build().await.expect("connects");
         let inside = Inside(store.begin(TxOptions::new()).await.expect("begins"));
@@ -102,7 +102,7 @@ motorpool::contract_tests!(pooler_transaction, run_in_transaction, without trans
 /// With calls that wait for each other.
 async fn run_in_batches(rule: Rule) {
     let pooler = pooler(rule);
-    with_database(pooler, async |database| {
+    with_emptied_database(pooler, async |database| {
         let relay = Relay::start(&database.url).await;
         let builder = builder(&relay.url()).batching(busy::tiny());
         let store = builder.max_connections(4).build().await.expect("connects");

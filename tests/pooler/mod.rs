@@ -21,6 +21,7 @@ use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::server::{self, Server};
+use crate::support::shelf::Shelf;
 use pgbouncer::{Options, PgBouncer};
 
 /// Which PgBouncer is between. All are in transaction mode.
@@ -88,33 +89,65 @@ pub fn builder(url: &str) -> PgStoreBuilder {
     builder.call_timeout(Duration::from_secs(60))
 }
 
+impl Database {
+    fn behind(pooler: Pooler, name: String) -> Database {
+        let host = host();
+        let between = match pooler {
+            Pooler::Narrow => &host.narrow,
+            Pooler::Wide => &host.wide,
+            Pooler::Lenient => &host.lenient,
+        };
+        Database {
+            url: between.url(&name),
+            direct: host.server.url(&name),
+            name,
+        }
+    }
+
+    async fn make(pooler: Pooler) -> Database {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let template = template().await;
+        let name = format!("motorpool_test_{}", COUNT.fetch_add(1, Relaxed));
+        let sql = format!("CREATE DATABASE {name} TEMPLATE {template}");
+        admin().await.batch_execute(&sql).await.expect("a database");
+        Database::behind(pooler, name)
+    }
+}
+
+/// Runs a test with a migrated database in which others have worked before, through the same pooler.
+pub async fn with_emptied_database<F, Fut, T>(pooler: Pooler, test: F) -> T
+where
+    F: FnOnce(Database) -> Fut,
+    Fut: Future<Output = T>,
+{
+    static SHELVES: [Shelf; 3] = [const { Shelf::new() }; 3];
+    let shelf = match pooler {
+        Pooler::Narrow => &SHELVES[0],
+        Pooler::Wide => &SHELVES[1],
+        Pooler::Lenient => &SHELVES[2],
+    };
+    let database = match shelf.take() {
+        Some(name) => Database::behind(pooler, name),
+        None => Database::make(pooler).await,
+    };
+    let result = test(database.clone()).await;
+    let client = database.client().await;
+    shelf.put(database.name, &client).await;
+    result
+}
+
 /// Runs a test with a migrated database, which is dropped at the end, whatever the end is.
 pub async fn with_database<F, Fut, T>(pooler: Pooler, test: F) -> T
 where
     F: FnOnce(Database) -> Fut,
     Fut: Future<Output = T>,
 {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let (host, template) = (host(), template().await);
-    let name = format!("motorpool_test_{}", COUNT.fetch_add(1, Relaxed));
-    let admin = connect(&host.server.url("postgres")).await;
-    let sql = format!("CREATE DATABASE {name} TEMPLATE {template}");
-    admin.batch_execute(&sql).await.expect("a database");
-    let between = match pooler {
-        Pooler::Narrow => &host.narrow,
-        Pooler::Wide => &host.wide,
-        Pooler::Lenient => &host.lenient,
-    };
-    let database = Database {
-        url: between.url(&name),
-        direct: host.server.url(&name),
-        name,
-    };
+    let database = Database::make(pooler).await;
     let drop = format!("DROP DATABASE {} WITH (FORCE)", database.name);
     let result = AssertUnwindSafe(async { test(database).await })
         .catch_unwind()
         .await;
-    let dropped = admin.batch_execute(&drop).await;
+    let dropped = admin().await.batch_execute(&drop).await;
     match result {
         Ok(value) => {
             dropped.expect("the database is dropped");
@@ -122,6 +155,10 @@ where
         }
         Err(panic) => resume_unwind(panic),
     }
+}
+
+async fn admin() -> Client {
+    connect(&host().server.url("postgres")).await
 }
 
 /// A migrated database that nobody is connected to.

@@ -22,6 +22,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::authority::{Authority, write};
 use crate::support::Database;
 use crate::support::server::{Options, Server};
+use crate::support::shelf::Shelf;
 
 /// Who comes over TCP is a client with a certificate for `certified`, sends the password in clear
 /// as `plain`, or proves to know it. `clear` alone comes without TLS.
@@ -130,20 +131,46 @@ pub fn verify(root: &Path) -> String {
     format!("sslmode=verify-full sslrootcert='{}'", root.display())
 }
 
+async fn make(server: &Secure) -> Database {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("motorpool_test_{}", COUNT.fetch_add(1, Relaxed));
+    let sql = format!("CREATE DATABASE {name} TEMPLATE {}", template(server).await);
+    server.admin().await.batch_execute(&sql).await.unwrap();
+    let url = server.server.url(&name);
+    Database { name, url }
+}
+
+/// Runs a test with a migrated database on the server in which others have worked before.
+pub async fn with_emptied_database<F, Fut, T>(test: F) -> T
+where
+    F: FnOnce(Database) -> Fut,
+    Fut: Future<Output = T>,
+{
+    static SHELF: Shelf = Shelf::new();
+    let server = server();
+    server.ready().await;
+    let database = match SHELF.take() {
+        Some(name) => Database {
+            url: server.server.url(&name),
+            name,
+        },
+        None => make(server).await,
+    };
+    let result = test(database.clone()).await;
+    let client = database.client().await;
+    SHELF.put(database.name, &client).await;
+    result
+}
+
 /// Runs a test with a migrated database on the server. Its own URL goes through the socket.
 pub async fn with_database<F, Fut, T>(test: F) -> T
 where
     F: FnOnce(Database) -> Fut,
     Fut: Future<Output = T>,
 {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
     let server = server();
     server.ready().await;
-    let name = format!("motorpool_test_{}", COUNT.fetch_add(1, Relaxed));
-    let sql = format!("CREATE DATABASE {name} TEMPLATE {}", template(server).await);
-    server.admin().await.batch_execute(&sql).await.unwrap();
-    let url = server.server.url(&name);
-    let database = Database { name, url };
+    let database = make(server).await;
     let drop = format!("DROP DATABASE {} WITH (FORCE)", database.name);
     let result = AssertUnwindSafe(async { test(database).await })
         .catch_unwind()

@@ -270,7 +270,13 @@ impl Node {
 
     /// A plain connection, as a superuser.
     pub async fn client(&self) -> Client {
-        let connected = tokio_postgres::connect(&self.url(), NoTls).await;
+        self.client_of("postgres").await
+    }
+
+    /// The same to another database.
+    pub async fn client_of(&self, database: &str) -> Client {
+        let url = self.url().replace("/postgres?", &format!("/{database}?"));
+        let connected = tokio_postgres::connect(&url, NoTls).await;
         let (client, connection) = connected.expect("the node takes connections");
         // It ends with the client.
         tokio::spawn(connection);

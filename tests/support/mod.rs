@@ -12,6 +12,7 @@
 
 pub mod inside;
 pub mod server;
+pub mod shelf;
 
 use std::env;
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -25,6 +26,7 @@ use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
 use server::{Options, Server};
+use shelf::Shelf;
 
 /// A database of a test's own.
 #[derive(Clone, Debug)]
@@ -78,15 +80,46 @@ where
 {
     let host = host();
     let database = match host {
-        Host::Ours(_) => host.create(Some(template(host).await)).await,
+        Host::Ours(_) => {
+            let template = format!("TEMPLATE {}", template(host).await);
+            host.create(&template).await
+        }
         // No template there: nobody would drop it at the end.
         Host::Theirs(_) => {
-            let database = host.create(None).await;
+            let database = host.create("").await;
             migrate(&database.url).await;
             database
         }
     };
     run(host, database, test).await
+}
+
+/// The same with a database in which others have worked before, for a test that looks at nothing but
+/// users and cars.
+pub async fn with_emptied_database<F, Fut, T>(test: F) -> T
+where
+    F: FnOnce(Database) -> Fut,
+    Fut: Future<Output = T>,
+{
+    static SHELF: Shelf = Shelf::new();
+    let host = host();
+    let Host::Ours(server) = host else {
+        return with_database(test).await;
+    };
+    let database = match SHELF.take() {
+        Some(name) => Database {
+            url: server.url(&name),
+            name,
+        },
+        None => {
+            let template = format!("TEMPLATE {}", template(host).await);
+            host.create(&template).await
+        }
+    };
+    let result = test(database.clone()).await;
+    let client = database.client().await;
+    SHELF.put(database.name, &client).await;
+    result
 }
 
 /// Runs a test with an empty database, which is dropped at the end, whatever the end is.
@@ -96,7 +129,19 @@ where
     Fut: Future<Output = T>,
 {
     let host = host();
-    let database = host.create(None).await;
+    let database = host.create("").await;
+    run(host, database, test).await
+}
+
+/// The same with a database in this encoding.
+pub async fn with_encoding<F, Fut, T>(encoding: &str, test: F) -> T
+where
+    F: FnOnce(Database) -> Fut,
+    Fut: Future<Output = T>,
+{
+    let host = host();
+    let like = format!("TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'");
+    let database = host.create(&like).await;
     run(host, database, test).await
 }
 
@@ -146,14 +191,11 @@ impl Host {
         }
     }
 
-    async fn create(&self, template: Option<&str>) -> Database {
+    async fn create(&self, like: &str) -> Database {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (process, count) = (std::process::id(), COUNT.fetch_add(1, Relaxed));
         let name = format!("motorpool_test_{process}_{count}");
-        let sql = match template {
-            Some(template) => format!("CREATE DATABASE {name} TEMPLATE {template}"),
-            None => format!("CREATE DATABASE {name}"),
-        };
+        let sql = format!("CREATE DATABASE {name} {like}");
         let created = self.admin().await.batch_execute(&sql).await;
         created.expect("a database for the test is created");
         let url = match self {
@@ -168,7 +210,7 @@ impl Host {
 async fn template(host: &Host) -> &'static str {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     let make = || async {
-        let database = host.create(None).await;
+        let database = host.create("").await;
         migrate(&database.url).await;
         // The server may need a moment to see that a client has gone.
         let sql = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \

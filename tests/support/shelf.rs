@@ -1,0 +1,39 @@
+//! Databases that the next test uses again. To make one takes twenty times as long as to make its tables
+//! empty, and the contract has hundreds of tests that look at nothing else.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of it"
+)]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio_postgres::Client;
+
+/// Whoever still has a transaction open in it is waited for, but not for ever.
+const EMPTY: &str = "SET lock_timeout = '20s'; TRUNCATE users, cars RESTART IDENTITY";
+
+/// Names of databases that nobody uses.
+pub struct Shelf(Mutex<Vec<String>>);
+
+impl Shelf {
+    pub const fn new() -> Shelf {
+        Shelf(Mutex::new(Vec::new()))
+    }
+
+    fn names(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn take(&self) -> Option<String> {
+        self.names().pop()
+    }
+
+    /// Puts one back after a test that went well. `client` is connected to it.
+    pub async fn put(&self, name: String, client: &Client) {
+        let emptied = client.batch_execute(EMPTY).await;
+        emptied.expect("the tables are made empty");
+        self.names().push(name);
+    }
+}
