@@ -42,7 +42,8 @@ enum Command {
     Check,
     /// Takes over a database that the original application made.
     Adopt,
-    /// Undoes the last migration.
+    /// Undoes the last migration. Nobody can read the tables meanwhile, and no service can work on them
+    /// afterwards.
     Undo {
         /// Even if rows or values are lost.
         #[arg(long)]
@@ -133,6 +134,9 @@ fn show(status: &SchemaStatus) -> bool {
         let user = holder.user.as_deref().unwrap_or("?");
         println!("locked by {user}, process {}", holder.pid);
     }
+    if let Some(schema) = status.elsewhere() {
+        println!("the tables are in the schema {schema}, which this role does not see");
+    }
     if status.is_foreign() {
         println!("the tables are not motorpool's; `adopt` takes over the original's");
     }
@@ -191,7 +195,7 @@ async fn make_roles(url: &str, database: &str) -> anyhow::Result<bool> {
         }
     }
     if made.public_is_open {
-        println!("everybody may make tables in the schema public: its owner should revoke that");
+        println!("everybody may use the schema public: its owner should revoke that");
     }
     for (made, what) in [(made.database, "database"), (made.schema, "schema")] {
         if made {

@@ -6,15 +6,17 @@
     reason = "these are tests"
 )]
 
+mod log;
 mod programs;
 mod support;
 mod watch;
 
+use log::Log;
 use motorpool::{
     Adoption, Error, Migrator, NewCar, NewUser, PageRequest, PgStore, Role, Store, UserId,
 };
 use programs::{FLASK, dump, psql};
-use support::{Database, with_empty_database};
+use support::{Database, with_empty_database, with_encoding};
 use watch::Watch;
 
 const ROWS_OF_USERS: &str = "SELECT concat_ws('|', id, convert_to(username, 'UTF8'), created_at, \
@@ -358,4 +360,95 @@ async fn the_original_goes_on_working_on_the_tables() {
         assert_eq!(error.code().unwrap().code(), "23502");
     })
     .await;
+}
+
+/// Who has read a table and then writes to it, as the original does with every new user, is let by.
+#[tokio::test]
+async fn a_writer_that_has_read_before_is_not_waited_for_in_turn() {
+    with_empty_database(async |database| {
+        let (store, watch) = flask(&database, FLASK).await;
+        let writer = Watch::new(&database).await;
+        let path = "SET search_path = public; BEGIN";
+        writer.run(path).await;
+        assert_eq!(writer.number("SELECT count(*) FROM users").await, 100);
+        let pool = store.pool().clone();
+        let once = Migrator::new().attempts(1);
+        let adopting = tokio::spawn(async move { once.adopt(&pool).await });
+        watch.waiting(1).await;
+        let insert = "INSERT INTO users (username, created_at, role)
+            VALUES ('Carl', '2026-01-01', 'student')";
+        writer.run(insert).await;
+        writer.run("COMMIT").await;
+        let adoption = adopting.await.unwrap().unwrap();
+        assert!(
+            matches!(adoption, Adoption::Adopted { users: 101, .. }),
+            "{adoption:?}"
+        );
+    })
+    .await;
+}
+
+/// A bad row is told while somebody else holds the table, and nobody waits behind the one who looks.
+#[tokio::test]
+async fn bad_rows_are_found_without_a_lock() {
+    with_empty_database(async |database| {
+        let (store, _) = flask(&database, FLASK).await;
+        let writer = Watch::new(&database).await;
+        let bad = "SET search_path = public; UPDATE users SET username = '' WHERE id = 7";
+        writer.run(bad).await;
+        let held = "BEGIN; UPDATE users SET username = 'Carl' WHERE id = 8";
+        writer.run(held).await;
+        let Adoption::BadRows(rows) = adopt(&store).await else {
+            panic!("there is one");
+        };
+        assert_eq!((rows.len(), rows[0].id), (1, 7));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tables_that_have_lost_their_history_are_not_the_originals() {
+    with_empty_database(async |database| {
+        let (store, watch) = flask(&database, FLASK).await;
+        adopt(&store).await;
+        watch
+            .run("DROP TABLE public.motorpool_schema_history")
+            .await;
+        let before = dump(&database.url);
+        let adopted = Migrator::new().adopt(store.pool()).await;
+        let error = reason(adopted);
+        assert!(error.contains("tables of version 2"), "{error}");
+        assert_eq!(dump(&database.url), before);
+
+        // What the error says.
+        let script = Migrator::new().sql(0);
+        let history = script
+            .lines()
+            .filter(|line| line.starts_with("INSERT INTO motorpool"));
+        let history: Vec<_> = history.collect();
+        assert_eq!(history.len(), 2);
+        let table = "CREATE TABLE motorpool_schema_history (version int4 PRIMARY KEY,
+            name varchar(255), applied_on varchar(255), checksum varchar(255));";
+        psql(&database.url, &format!("{table}{}", history.concat()));
+        assert!(store.migrate().await.unwrap().applied().is_empty());
+        assert_eq!(Migrator::new().check(store.pool()).await.unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_in_another_encoding_is_warned_of() {
+    let warning = "motorpool is made for databases in UTF8";
+    for (encoding, warnings) in [("LATIN1", 1), ("UTF8", 0)] {
+        with_encoding(encoding, async |database| {
+            let (store, watch) = flask(&database, "").await;
+            Migrator::new().to(1).up(store.pool()).await.unwrap();
+            watch.run("DROP TABLE motorpool_schema_history").await;
+            let log = Log::new();
+            let adoption = adopt(&store).await;
+            assert!(matches!(adoption, Adoption::Adopted { .. }), "{adoption:?}");
+            assert_eq!(log.count(warning), warnings, "{encoding}");
+        })
+        .await;
+    }
 }

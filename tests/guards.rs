@@ -9,7 +9,7 @@
 mod programs;
 mod support;
 
-use motorpool::{Adoption, Error, Migrator, PgStore, Provision, provision};
+use motorpool::{Adoption, Error, Migrator, PgStore, Provision, Schema, Store, provision};
 use programs::{FLASK, dump, psql};
 use support::server::{Options, Server};
 use support::{with_database, with_empty_database};
@@ -68,6 +68,20 @@ async fn another_role_makes_no_second_set_of_tables() {
     let before = dump(&url);
     let refused = reason(admin.migrate().await);
     assert!(refused.contains("schema garage"), "{refused}");
+    // Nor is it told that all is well, or that something is to be done.
+    let compared = reason(Migrator::new().check(admin.pool()).await);
+    let required = PgStore::builder(&url).unwrap();
+    let required = required
+        .require_schema(Schema::AtLeastCurrent)
+        .build()
+        .await;
+    for refused in [compared, reason(required.map(|_| ()))] {
+        assert!(refused.contains("schema garage"), "{refused}");
+    }
+    let status = Migrator::new().status(admin.pool()).await.unwrap();
+    assert_eq!(status.elsewhere(), Some("garage"));
+    let status = Migrator::new().status(migrator.pool()).await.unwrap();
+    assert_eq!(status.elsewhere(), None);
     assert_eq!(dump(&url), before);
 }
 
@@ -89,4 +103,44 @@ async fn a_database_of_somebody_else_is_not_provisioned() {
         "{refused}"
     );
     assert_eq!(dump(&server.url("garage")), before);
+}
+
+/// An administrator adopts for the role that owns the tables, and that one goes on.
+#[tokio::test]
+async fn who_owns_the_tables_reads_a_history_that_somebody_else_made() {
+    let server = Server::start(Options::default()).unwrap();
+    psql(
+        &server.url("postgres"),
+        "CREATE ROLE flask LOGIN PASSWORD 'secret'",
+    );
+    psql(&server.url("postgres"), "CREATE DATABASE garage");
+    let url = server.url("garage");
+    psql(&url, FLASK);
+    psql(
+        &url,
+        "ALTER TABLE public.users OWNER TO flask; ALTER TABLE public.cars OWNER TO flask",
+    );
+    let admin = PgStore::connect(&url).await.unwrap();
+    let adoption = Migrator::new().adopt(admin.pool()).await.unwrap();
+    assert!(matches!(adoption, Adoption::Adopted { .. }), "{adoption:?}");
+
+    let theirs = url
+        .replace("postgres:", "flask:")
+        .replace(server.password(), "secret");
+    let flask = PgStore::builder(&theirs).unwrap();
+    let flask = flask.require_schema(Schema::AtLeastCurrent).build().await;
+    let flask = flask.unwrap();
+    assert_eq!(flask.users().count().await.unwrap(), 100);
+    assert!(flask.migrate().await.unwrap().applied().is_empty());
+
+    // Where nothing was granted, the error says whose it is.
+    psql(
+        &url,
+        "REVOKE ALL ON public.motorpool_schema_history FROM flask",
+    );
+    let refused = reason(flask.migrate().await);
+    assert!(
+        refused.contains("belongs to the role postgres"),
+        "{refused}"
+    );
 }

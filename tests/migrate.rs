@@ -151,6 +151,51 @@ async fn no_limit_of_the_database_ends_a_migration() {
     .await;
 }
 
+/// Should the machine of a migrator vanish, the server lets go of the tables by itself.
+#[tokio::test]
+async fn a_migrator_that_is_gone_is_noticed() {
+    with_empty_database(async |database| {
+        let watch = Watch::new(&database).await;
+        watch
+            .run(
+                "CREATE TABLE motorpool_schema_history (version int4 PRIMARY KEY,
+                    name varchar(255), applied_on varchar(255), checksum varchar(255));
+                CREATE TABLE seen (setting text);
+                CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    INSERT INTO seen SELECT name || ' ' || setting FROM pg_settings WHERE name IN
+                        ('client_connection_check_interval', 'idle_in_transaction_session_timeout',
+                         'tcp_keepalives_count', 'tcp_keepalives_idle', 'tcp_keepalives_interval',
+                         'tcp_user_timeout');
+                    RETURN NEW;
+                END $$;
+                CREATE TRIGGER look BEFORE INSERT ON motorpool_schema_history
+                    FOR EACH ROW EXECUTE FUNCTION look()",
+            )
+            .await;
+        let store = PgStore::connect(&database.url).await.unwrap();
+        store.migrate().await.unwrap();
+        let seen = watch
+            .texts("SELECT DISTINCT setting FROM seen ORDER BY 1")
+            .await;
+        // On a Unix socket there is none of the last ones.
+        let tcp = watch
+            .number("SELECT count(inet_client_addr()) FROM (SELECT) one")
+            .await
+            == 1;
+        let [count, idle, interval, timeout] = if tcp { [3, 10, 3, 20_000] } else { [0; 4] };
+        let wanted = [
+            "client_connection_check_interval 1000".to_owned(),
+            "idle_in_transaction_session_timeout 60000".to_owned(),
+            format!("tcp_keepalives_count {count}"),
+            format!("tcp_keepalives_idle {idle}"),
+            format!("tcp_keepalives_interval {interval}"),
+            format!("tcp_user_timeout {timeout}"),
+        ];
+        assert_eq!(seen, wanted);
+    })
+    .await;
+}
+
 /// Adds the history of a later program's migration.
 async fn add_later(watch: &Watch, version: u32) {
     let row = format!(

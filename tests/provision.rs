@@ -10,6 +10,8 @@ mod programs;
 mod support;
 mod watch;
 
+use std::time::{Duration, Instant};
+
 use motorpool::{
     Error, MigrationState, Migrator, NewCar, NewUser, PgStore, Provision, Schema, Store, provision,
     schema_status,
@@ -387,6 +389,36 @@ async fn names_that_the_server_would_cut_are_refused() {
     // With "_migrator" it is 64 bytes long.
     let wanted = Provision::new(&one).roles("an owner", "a migrator", "an app");
     let made = provision(&admin, &wanted).await.unwrap();
+    assert!(made.database && made.roles.len() == 3);
+}
+
+/// A database is a copy of a template, which takes longer than a call may.
+#[tokio::test]
+async fn it_takes_as_long_as_it_takes() {
+    let server = Server::start(Options::default()).unwrap();
+    let admin = PgStore::connect(&server.url("postgres")).await.unwrap();
+    let [blocker, look] = [admin.pool().get().await, admin.pool().get().await].map(Result::unwrap);
+    let block = "BEGIN; LOCK TABLE pg_authid IN SHARE MODE";
+    blocker.batch_execute(block).await.unwrap();
+    let url = server.url("postgres");
+    let sign = if url.contains('?') { '&' } else { '?' };
+    let url = format!("{url}{sign}options=-c%20statement_timeout%3D300");
+    let mut provisioning =
+        tokio::spawn(async move { provision(&url, &Provision::new("garage")).await });
+    let longer = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+        AND clock_timestamp() - query_start > '600ms'";
+    let started = Instant::now();
+    while look.query_one(longer, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        assert!(
+            !provisioning.is_finished(),
+            "{:?}",
+            (&mut provisioning).await
+        );
+        assert!(started.elapsed() < Duration::from_secs(20), "nobody waits");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    blocker.batch_execute("COMMIT").await.unwrap();
+    let made = provisioning.await.unwrap().unwrap();
     assert!(made.database && made.roles.len() == 3);
 }
 

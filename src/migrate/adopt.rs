@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Instant;
 
-use tokio_postgres::Transaction;
+use tokio_postgres::{Row, Transaction};
 
-use super::apply::{again, analyze, note, now, refuse_stranger, up};
+use super::apply::{again, analyze, look_at_encoding, note, now, refuse_stranger, up};
 use super::check::{self, Difference};
 use super::session::{Session, failed, value};
 use super::status;
@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 #[non_exhaustive]
 pub enum Adoption {
     /// The database is motorpool's now, with all its rows.
+    #[non_exhaustive]
     Adopted {
         /// The migrations after the first that were applied.
         applied: Vec<Applied>,
@@ -73,6 +74,17 @@ SELECT 'cars', id, format('there is no user %s to own it', owner_id) FROM cars
 WHERE NOT EXISTS (SELECT FROM users WHERE users.id = cars.owner_id)
 ORDER BY 1 DESC, 2, 3";
 
+/// Whoever owns the tables reads the history, also where somebody else has adopted them for that role.
+const SHOW_HISTORY: &str = "DO $$
+DECLARE
+    owner oid := (SELECT relowner FROM pg_class WHERE oid = to_regclass('users'));
+BEGIN
+    IF pg_get_userbyid(owner) <> current_user THEN
+        EXECUTE format('GRANT SELECT ON motorpool_schema_history TO %I', pg_get_userbyid(owner));
+    END IF;
+END
+$$";
+
 /// Sequences go on after the highest id, also where rows were put in with ids of their own. A
 /// sequence that was never used has its first value before it.
 const SEQUENCES: &str = "
@@ -112,7 +124,14 @@ pub(super) async fn adopt(session: &mut Session, migrator: &Migrator) -> Result<
         .collect();
     differences.retain(|d| !unlooked(d) && !differs_in_validity_alone(d));
     if !differences.is_empty() {
+        refuse_without_history(session, &migrator.steps).await?;
         return Ok(Adoption::NotTheOriginal(differences));
+    }
+    // Looks before it locks anybody out, because it may have to refuse.
+    let rows = session.query("looking for bad rows", BAD_ROWS).await?;
+    let bad = bad_rows(&rows)?;
+    if !bad.is_empty() {
+        return Ok(Adoption::BadRows(bad));
     }
 
     let mut attempt = 1;
@@ -125,6 +144,7 @@ pub(super) async fn adopt(session: &mut Session, migrator: &Migrator) -> Result<
     };
     // What cannot run in a transaction, and what comes after it.
     if let Adoption::Adopted { applied, .. } = &mut adoption {
+        look_at_encoding(session).await?;
         analyze(session).await;
         applied.extend(up(session, migrator).await?);
     }
@@ -141,19 +161,18 @@ async fn take_over(
 ) -> Result<Adoption> {
     let what = "adopting the database";
     let transaction = (session.client_mut()?.transaction().await).map_err(failed(what))?;
-    // From here on nobody adds a row that was not looked at.
-    let lock = "LOCK TABLE users, cars IN SHARE ROW EXCLUSIVE MODE";
+    let inside = |step: &&Step| migrator.wants(step) && step.in_transaction();
+    let inside: Vec<_> = rest.iter().take_while(inside).collect();
+    // From here on nobody adds a row that was not looked at. A step needs the tables for itself; who
+    // asks for that with the weaker lock in hand, and who has read and asks to write, would wait for
+    // each other.
+    let lock = match inside.is_empty() {
+        true => "LOCK TABLE users, cars IN SHARE ROW EXCLUSIVE MODE",
+        false => "LOCK TABLE users, cars IN ACCESS EXCLUSIVE MODE",
+    };
     run(&transaction, lock).await?;
     let rows = transaction.query(BAD_ROWS, &[]).await;
-    let rows = rows.map_err(failed(what))?;
-    let bad = rows.iter().map(|row| {
-        Ok(BadRow {
-            table: value(row, 0)?,
-            id: value(row, 1)?,
-            reason: value(row, 2)?,
-        })
-    });
-    let bad: Vec<_> = bad.collect::<Result<_>>()?;
+    let bad = bad_rows(&rows.map_err(failed(what))?)?;
     if !bad.is_empty() {
         transaction.rollback().await.map_err(failed(what))?;
         return Ok(Adoption::BadRows(bad));
@@ -167,10 +186,10 @@ async fn take_over(
         }
     }
     run(&transaction, CREATE_HISTORY).await?;
+    run(&transaction, SHOW_HISTORY).await?;
     record(&transaction, first).await?;
     let mut applied = Vec::new();
-    let inside = |step: &&Step| migrator.wants(step) && step.in_transaction();
-    for step in rest.iter().take_while(inside) {
+    for step in inside {
         let started = Instant::now();
         run(&transaction, &step.sql).await?;
         record(&transaction, step).await?;
@@ -191,6 +210,33 @@ async fn take_over(
         cars,
         roles_filled,
     })
+}
+
+fn bad_rows(rows: &[Row]) -> Result<Vec<BadRow>> {
+    let bad = rows.iter().map(|row| {
+        Ok(BadRow {
+            table: value(row, 0)?,
+            id: value(row, 1)?,
+            reason: value(row, 2)?,
+        })
+    });
+    bad.collect()
+}
+
+/// Tables that all migrations have made, and whose history is gone, are not to be taken apart.
+async fn refuse_without_history(session: &mut Session, steps: &[Step]) -> Result<()> {
+    let all: Vec<_> = steps.iter().collect();
+    let version = all.last().map_or(0, |step| step.version);
+    match check::compare(session, &all).await?.is_empty() {
+        false => Ok(()),
+        true => Err(Error::Migration {
+            reason: format!(
+                "these are the tables of version {version}, and their history is missing; put its rows \
+                 back, which stand in the script of `Migrator::sql`"
+            ),
+            source: None,
+        }),
+    }
 }
 
 /// `… NOT VALID` at the end of a foreign key.

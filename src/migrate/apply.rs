@@ -50,9 +50,9 @@ pub(super) async fn up(session: &mut Session, migrator: &Migrator) -> Result<Vec
     Ok(applied)
 }
 
-/// In another encoding than UTF-8 not every name can be stored or looked for, and in SQL_ASCII lengths
-/// are counted in bytes. Somebody may want that, so it is a warning.
-async fn look_at_encoding(session: &Session) -> Result<()> {
+/// In another encoding than UTF-8 not every name can be stored, and in SQL_ASCII lengths are counted in
+/// bytes. Somebody may want that, so it is a warning.
+pub(super) async fn look_at_encoding(session: &Session) -> Result<()> {
     let ask = "SELECT current_setting('server_encoding')";
     for row in &session.query("looking at the encoding", ask).await? {
         let encoding: &str = value(row, 0)?;
@@ -87,10 +87,29 @@ pub(super) async fn analyze(session: &Session) {
 pub(super) fn refuse_stranger(status: &SchemaStatus) -> Result<()> {
     match &status.stranger {
         None => Ok(()),
-        Some(owner) => Err(Error::Migration {
+        Some(owner) => Err(strange(owner)),
+    }
+}
+
+/// The history of somebody else.
+pub(super) fn strange(owner: &str) -> Error {
+    Error::Migration {
+        reason: format!(
+            "the history of the migrations belongs to the role {owner}; log in as that role, or as \
+             one that is a member of it"
+        ),
+        source: None,
+    }
+}
+
+/// Tables that this role does not see.
+pub(super) fn refuse_elsewhere(status: &SchemaStatus) -> Result<()> {
+    match &status.elsewhere {
+        None => Ok(()),
+        Some(schema) => Err(Error::Migration {
             reason: format!(
-                "the history of the migrations belongs to the role {owner}; log in as that role, or \
-                 as one that is a member of it"
+                "the tables are in the schema {schema}, which is not in the search path of this role; \
+                 log in as one of the roles that this database was provisioned with"
             ),
             source: None,
         }),
@@ -112,12 +131,7 @@ pub(super) fn refuse_unsound(status: &SchemaStatus) -> Result<()> {
                 .into(),
         );
     }
-    if let Some(schema) = &status.elsewhere {
-        return refuse(format!(
-            "the tables are in the schema {schema}, which is not in the search path of this role; \
-             log in as the migrator that this database was provisioned with"
-        ));
-    }
+    refuse_elsewhere(status)?;
     for migration in &status.migrations {
         let name = format!("V{}__{}", migration.version, migration.name);
         match migration.state {

@@ -5,6 +5,7 @@ use std::fmt;
 use tokio_postgres::Transaction;
 
 use super::Migrator;
+use super::apply::refuse_elsewhere;
 use super::catalog::{Facts, facts, settle};
 use super::session::{Session, failed, value};
 use super::status::{self, MigrationState};
@@ -43,6 +44,7 @@ impl fmt::Display for Difference {
 /// Compares with what the migrations make that the database has.
 pub(super) async fn check(session: &mut Session, migrator: &Migrator) -> Result<Vec<Difference>> {
     let status = status::read(session, &migrator.steps).await?;
+    refuse_elsewhere(&status)?;
     let known = |m: &&status::MigrationStatus| {
         matches!(m.state, MigrationState::Applied | MigrationState::Pending)
     };

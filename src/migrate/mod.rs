@@ -194,8 +194,8 @@ impl Migrator {
         self
     }
 
-    /// How long a migration waits for a lock on a table, in whole milliseconds. Everybody else who
-    /// wants the table queues behind it for that time. Default: 5 s.
+    /// How long a migration waits for a lock on a table, in whole milliseconds; less than one counts
+    /// as one. Everybody else who wants the table queues behind it for that time. Default: 5 s.
     #[must_use]
     pub fn lock_timeout(mut self, limit: Duration) -> Self {
         self.lock_timeout = limit;
@@ -321,8 +321,9 @@ impl Migrator {
     /// Takes over a database that the original application made, with all its rows: records
     /// version 1 as applied and applies the rest.
     ///
-    /// Before anything is touched it compares the tables with the original's, and looks for rows
-    /// that version 2 would refuse.
+    /// Before anything is touched it compares the tables with the original's, for which the role needs
+    /// the right to create a schema, and looks for rows that version 2 would refuse. Then nobody else
+    /// reads or writes the tables until it is done.
     ///
     /// ```no_run
     /// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {
@@ -353,6 +354,10 @@ impl Migrator {
     }
 
     /// Undoes the last migration, in a transaction. `None`: there is none.
+    ///
+    /// Undoing version 2 makes the ids narrower, for which Postgres writes both tables anew and lets
+    /// nobody read them meanwhile. No program of this version can work on what is left, so stop it
+    /// first; one that migrates at its start applies version 2 again.
     ///
     /// ```no_run
     /// # async fn example(pool: &deadpool_postgres::Pool) -> motorpool::Result<()> {

@@ -146,7 +146,7 @@ pub async fn provision(admin: &str, wanted: &Provision) -> Result<Provisioned> {
     let builder = PgStore::builder(admin)?.max_connections(1);
     let mut made = Provisioned::default();
     let server = builder.clone().build().await?;
-    let session = Session::open(server.pool()).await?;
+    let session = unlimited(&server).await?;
     refuse_foreign(&session, wanted).await?;
     make_roles(&session, wanted, &mut made).await?;
     make_database(&session, wanted, &mut made).await?;
@@ -154,12 +154,20 @@ pub async fn provision(admin: &str, wanted: &Provision) -> Result<Provisioned> {
     server.close().await;
 
     let database = builder.database(&wanted.database).build().await?;
-    let session = Session::open(database.pool()).await?;
+    let session = unlimited(&database).await?;
     make_schema(&session, wanted, &mut made).await?;
     name_app(&session, wanted).await?;
     session.give_back();
     database.close().await;
     Ok(made)
+}
+
+/// A session in which a statement takes as long as it takes: a database is a copy of a template.
+async fn unlimited(store: &PgStore) -> Result<Session> {
+    let session = Session::open(store.pool()).await?;
+    let limit = "SET statement_timeout = 0";
+    session.batch("preparing the session", limit).await?;
+    Ok(session)
 }
 
 /// The server cuts what is too long, and so could take two names for one.

@@ -18,7 +18,8 @@ pub(super) fn script<'a>(
     let now = "to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
     let mut script = format!(
         "-- To be run with the first error as its end (psql -v ON_ERROR_STOP=1), as the role and\n\
-         -- with the search path of the migrator.\n\
+         -- with the search path of the migrator, on a connection of its own: not through a pooler\n\
+         -- in transaction mode.\n\
          {};\n\
          {};\n\n{CREATE_HISTORY};\n",
         lock_or_fail(),

@@ -45,6 +45,18 @@ SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_t
     )
 }
 
+/// So that the server notices soon when this process is gone, also while a statement runs, and when
+/// its machine is gone with it, and lets go of the lock and of the tables: a migrator never leaves a
+/// transaction alone. Not every version and platform has all of it.
+const NOTICE: [&str; 3] = [
+    "SET client_connection_check_interval = '1s'",
+    "SET idle_in_transaction_session_timeout = '60s'",
+    "SET tcp_keepalives_idle = 10;
+    SET tcp_keepalives_interval = 3;
+    SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = '20s'",
+];
+
 /// How long to wait for a connection.
 const CONNECTION_WAIT: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -129,15 +141,11 @@ impl Session {
         session.direct = true;
         let settings = settings(migrator.lock_timeout);
         session.batch("preparing the session", &settings).await?;
-        // So that the server notices soon when this process is killed, also while a statement runs.
-        // Not every version and platform has it.
-        let notice = "SET client_connection_check_interval = '1s'";
-        if session
-            .batch("preparing the session", notice)
-            .await
-            .is_err()
-        {
-            tracing::debug!("the server does not look after lost connections");
+        for notice in NOTICE {
+            let set = session.batch("preparing the session", notice).await;
+            if set.is_err() {
+                tracing::debug!(notice, "the server does not know how to");
+            }
         }
         session.wait_for_lock(migrator.lock_wait).await?;
         Ok(session)

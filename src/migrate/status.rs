@@ -4,6 +4,7 @@ use std::fmt;
 
 use deadpool_postgres::Pool;
 
+use super::apply::{refuse_elsewhere, strange};
 use super::grants::APP_ROLE;
 use super::session::{LOCK, Session, value};
 use super::step::{HISTORY, Step};
@@ -130,6 +131,12 @@ impl SchemaStatus {
         self.lock_holder.as_ref()
     }
 
+    /// The schema of the tables, where the database was provisioned and this role does not have that
+    /// schema in its search path. Everything is pending then, and nothing of it is to be applied.
+    pub fn elsewhere(&self) -> Option<&str> {
+        self.elsewhere.as_deref()
+    }
+
     pub(super) fn has(&self, state: MigrationState) -> bool {
         self.migrations.iter().any(|m| m.state == state)
     }
@@ -188,6 +195,7 @@ impl PgStoreBuilder {
 
 async fn at_least_current(pool: Pool) -> Result<()> {
     let status = schema_status(&pool).await?;
+    refuse_elsewhere(&status)?;
     let version = status.version();
     if status.is_ahead() {
         tracing::info!(version, "the schema is ahead of this program");
@@ -229,7 +237,7 @@ pub(super) async fn read(session: &Session, steps: &[Step]) -> Result<SchemaStat
          to_regclass('users') IS NOT NULL OR to_regclass('cars') IS NOT NULL, ({STRANGER})"
     );
     let found = session.query(what, &tables).await?;
-    let (mut has_history, mut has_tables, mut stranger) = (false, false, None);
+    let (mut has_history, mut has_tables, mut stranger) = (false, false, None::<String>);
     for row in &found {
         (has_history, has_tables, stranger) = (value(row, 0)?, value(row, 1)?, value(row, 2)?);
     }
@@ -251,7 +259,12 @@ pub(super) async fn read(session: &Session, steps: &[Step]) -> Result<SchemaStat
             "SELECT version, coalesce(name, ''), applied_on, coalesce(checksum, '') \
              FROM {HISTORY} ORDER BY version"
         );
-        for row in &session.query(what, &sql).await? {
+        let rows = session.query(what, &sql).await;
+        let rows = rows.map_err(|error| match &stranger {
+            Some(owner) if error.sqlstate() == Some("42501") => strange(owner),
+            _ => error,
+        });
+        for row in &rows? {
             entries.push(Entry {
                 version: value::<i32>(row, 0)?.max(0).cast_unsigned(),
                 name: value(row, 1)?,

@@ -1,5 +1,9 @@
 //! The migrations as they are embedded: what each does, and how it is undone.
 
+use std::hash::{Hash, Hasher};
+
+use siphasher::sip::SipHasher13;
+
 use crate::error::{Error, Result};
 
 mod embedded {
@@ -63,11 +67,14 @@ impl Step {
     }
 
     fn new(migration: &refinery::Migration) -> Step {
+        // Of 32 or 64 bits: which is up to all who use refinery in one program.
+        let version = i32::try_from(i64::from(migration.version())).unwrap_or(0);
+        let (name, sql) = (migration.name(), migration.sql().unwrap_or_default());
         Step {
-            version: migration.version().max(0).cast_unsigned(),
-            name: migration.name().to_owned(),
-            sql: migration.sql().unwrap_or_default().to_owned(),
-            checksum: migration.checksum().to_string(),
+            version: version.max(0).cast_unsigned(),
+            name: name.to_owned(),
+            sql: sql.to_owned(),
+            checksum: checksum(name, version, sql),
             undo: None,
         }
     }
@@ -104,6 +111,16 @@ impl Step {
             })
             .collect()
     }
+}
+
+/// What refinery makes of a version of 32 bits. Its own would be another one in a program where some
+/// crate turns `int8-versions` on.
+fn checksum(name: &str, version: i32, sql: &str) -> String {
+    let mut hasher = SipHasher13::new();
+    name.hash(&mut hasher);
+    version.hash(&mut hasher);
+    sql.hash(&mut hasher);
+    hasher.finish().to_string()
 }
 
 /// All migrations of this version of the crate, in order.
@@ -162,6 +179,15 @@ mod tests {
         assert_eq!(files("migrations/undo"), undo.collect());
         assert_eq!(steps.len(), 2);
         assert!(steps.iter().all(|step| !step.sql.contains('\r')));
+    }
+
+    #[test]
+    fn checksums_are_those_of_refinery() {
+        for step in embedded() {
+            let migration = refinery::Migration::unapplied(&step.file(), &step.sql);
+            let theirs = migration.expect("a migration").checksum().to_string();
+            assert_eq!(step.checksum, theirs, "{}", step.file());
+        }
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What the library writes to the log on this thread.
 
-#![allow(unreachable_pub, reason = "a module of a test program")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of it"
+)]
 
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
@@ -28,9 +32,13 @@ impl Log {
 
     /// How often a transaction was run again.
     pub fn repeats(&self) -> usize {
+        self.count("the transaction gave way and is run again")
+    }
+
+    /// How often this was written.
+    pub fn count(&self, message: &str) -> usize {
         let messages = self.messages.lock().unwrap();
-        let repeat = "the transaction gave way and is run again";
-        messages.iter().filter(|text| *text == repeat).count()
+        messages.iter().filter(|text| *text == message).count()
     }
 }
 
