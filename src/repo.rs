@@ -121,7 +121,9 @@ pub trait UserRepo: Send + Sync {
     /// ```
     async fn get_many(&self, ids: &[UserId]) -> Result<Vec<User>>;
 
-    /// The user of exactly this name. A name that no user can have is `None`.
+    /// The user of exactly this name. A name that no user can have is `None`. (Only in a transaction
+    /// on a database that is not in UTF8 it can be an error, which ends the transaction, that the
+    /// database has no characters for the name.)
     ///
     /// ```
     /// # async fn example(users: &dyn motorpool::UserRepo) -> motorpool::Result<()> {

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use motorpool::{Error, PgStore, UnavailableReason, User, UserId};
+use motorpool::{Error, NewUser, PgStore, Store, TxOptions, UnavailableReason, User, UserId};
 use queue::{Queue, begun, builder, get, name, register, until};
 use support::{Database, with_database};
 use tokio::runtime::{Builder, Handle};
@@ -211,6 +211,39 @@ async fn callers_hear_at_once_that_the_runtime_of_their_batch_has_ended() {
             assert!(lost, "{answer:?}");
         }
         holder.run("ROLLBACK").await;
+    })
+    .await;
+}
+
+/// The transaction's own runtime is there and runs nothing; its connection is served by another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_dropped_on_a_runtime_at_rest_is_rolled_back() {
+    with_database(async |database| {
+        let store = builder(&database.url, 1, 256).max_connections(1);
+        let store = store.build().await.unwrap();
+        store.users().count().await.unwrap();
+        let watch = Watch::new(&database).await;
+        let other = store.clone();
+        let (rest, at_rest) = tokio::sync::oneshot::channel();
+        let (go_on, resting) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let tx = other.begin(TxOptions::new()).await.unwrap();
+                let new = NewUser::new("Ada").unwrap();
+                tx.users().register(&new).await.unwrap();
+            });
+            rest.send(()).unwrap();
+            resting.recv().unwrap();
+            drop(runtime);
+        });
+        at_rest.await.unwrap();
+        watch.settled().await;
+        go_on.send(()).unwrap();
+        thread.join().unwrap();
+        assert_eq!(watch.number("SELECT count(*) FROM users").await, 0);
+        // The place in the pool is free, too.
+        assert_eq!(store.users().count().await.unwrap(), 0);
     })
     .await;
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use motorpool::{
     Batching, CommitToken, Error, NewCar, NewUser, PgStore, Result, Store, StoreExt, Tx, TxOptions,
-    UserId, schema_status,
+    UnavailableReason, UserId, schema_status,
 };
 use relay::{Mode, Relay};
 use support::server::{Options, Server};
@@ -371,4 +371,28 @@ async fn the_schema_is_not_waited_for_without_end() {
     assert!(matches!(status, Err(Error::Timeout { .. })), "{status:?}");
     block_in_place(|| server.lock().unwrap().resume().unwrap());
     assert!(schema_status(store.pool()).await.unwrap().is_current());
+}
+
+/// Whoever waits for those who wait for the server is not told that connections are in use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_no_connection_is_not_a_pool_in_use() {
+    let _alone = ALONE.lock().await;
+    let (_server, url) = server().await;
+    for batching in [Batching::Off, Batching::default()] {
+        let relay = Relay::start(&url).await;
+        let builder = PgStore::builder(&relay.url()).unwrap().max_connections(4);
+        let builder = builder.connect_timeout(Duration::from_secs(2)).min_idle(0);
+        let builder = builder.acquire_timeout(Duration::from_millis(300));
+        let store = builder.batching(batching).build().await.unwrap();
+        relay.set(Mode::Hole);
+        drop(store.pool().retain(|_, _| false));
+        let calls = (0..CALLERS).map(|_| store.users().get(UserId::new(1)));
+        for answer in join_all(calls).await {
+            let Err(Error::Unavailable { reason, .. }) = answer else {
+                panic!("{batching:?}: {answer:?}");
+            };
+            assert_eq!(reason, UnavailableReason::ConnectTimeout);
+        }
+        store.close().within(Duration::ZERO).await;
+    }
 }

@@ -341,7 +341,7 @@ fn the_figures_of_the_crate_page_are_those_of_the_readme() {
     let stated = numbers(&table);
     // One with thousands, too.
     let large = stated.iter().any(|number| number.len() > 4);
-    assert!(large && stated.contains("140"), "{stated:?}");
+    assert!(large && stated.contains("141"), "{stated:?}");
     let readme = read("README.md");
     let readme = numbers(part(&readme, "How it is tested"));
     let other: Vec<_> = stated.difference(&readme).collect();

@@ -9,6 +9,8 @@
 
 #[path = "support/busy.rs"]
 mod busy;
+#[path = "support/relay.rs"]
+mod relay;
 mod support;
 mod watch;
 
@@ -19,6 +21,7 @@ use motorpool::{
     CarId, Error, NewCar, NewUser, PageRequest, PgStore, Result, Store, Tx, TxOptions,
     UnavailableReason, User, UserId,
 };
+use relay::Relay;
 use support::{Database, with_database};
 use watch::Watch;
 
@@ -286,6 +289,31 @@ async fn a_changed_column_type_is_met_by_a_fresh_statement() {
         let status = store.status();
         assert_eq!(status.size, CONNECTIONS, "{status:?}");
         assert_eq!(status.discarded, motorpool::Discarded::default());
+    })
+    .await;
+}
+
+/// A pooler that prepares statements itself gives a text that is prepared anew the old one.
+#[tokio::test]
+async fn a_stale_statement_is_sent_again_without_a_name() {
+    with_database(async |database| {
+        let relay = Relay::start(&database.url).await;
+        let store = PgStore::builder(&relay.url()).unwrap().max_connections(1);
+        let store = store.build().await.unwrap();
+        let look = Watch::new(&database).await;
+        let anna = anna(&store).await;
+        let found = async || store.users().get(anna.id).await.unwrap().unwrap();
+        assert_eq!(found().await, anna);
+        let (named, unnamed) = relay.parsed();
+        look.run("ALTER TABLE users ALTER COLUMN username TYPE text")
+            .await;
+        assert_eq!(found().await, anna);
+        assert_eq!(relay.parsed(), (named, unnamed + 1));
+        // From now on by a name again.
+        for _ in 0..2 {
+            assert_eq!(found().await, anna);
+            assert_eq!(relay.parsed(), (named + 1, unnamed + 1));
+        }
     })
     .await;
 }

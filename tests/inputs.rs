@@ -13,12 +13,13 @@ mod watch;
 
 use std::fmt::Debug;
 
+use futures_util::future::join_all;
 use motorpool::{
     CarId, Error, Field, InvalidInput, NewCar, NewUser, PageRequest, PgStore, PurchaseKey, Result,
     Role, Store, TxOptions, UserId,
 };
 use support::inside::Inside;
-use support::with_database;
+use support::{with_database, with_encoding};
 use uuid::Uuid;
 use watch::Watch;
 
@@ -253,6 +254,48 @@ async fn lists_of_70_000_items() {
         });
         place.is(cars.buy_many(&new).await, refused).await;
         place.is(cars.count().await, Ok(MANY)).await;
+    })
+    .await;
+}
+
+/// The server could not say more than that the name is none of its own.
+#[tokio::test]
+async fn names_that_the_encoding_of_the_database_does_not_have() {
+    with_encoding("LATIN1", async |database| {
+        let store = PgStore::connect(&database.url).await.unwrap();
+        store.migrate().await.unwrap();
+        let (users, cars) = (store.users(), store.cars());
+        let jose = users.register(&user("José")).await.unwrap().into_user();
+
+        // Alone, and together with those that it does have.
+        let names = ["José", "Ада", "José ☃", "Jose"].repeat(16);
+        let found = join_all(names.iter().map(|name| users.get_by_username(name))).await;
+        for (name, found) in names.iter().zip(found) {
+            let wanted = (*name == "José").then(|| jose.clone());
+            assert_eq!(found.unwrap(), wanted, "{name}");
+            assert_eq!(users.get_by_username(name).await.unwrap(), wanted, "{name}");
+        }
+        assert!(store.status().batched.calls > 0);
+
+        // What cannot be stored is refused, without a word of it.
+        let ada = users.register(&user("Ада")).await.unwrap_err();
+        let car = NewCar::new("Лада", jose.id).unwrap();
+        let lada = cars.buy(&car).await.unwrap_err();
+        let renamed = users.rename(jose.id, "Ада").await.unwrap_err();
+        for refused in [ada, lada, renamed] {
+            assert_eq!(refused.sqlstate(), Some("22P05"));
+            let text = format!("{refused} {refused:?}");
+            assert!(text.contains("encoding") && !text.contains("0x"), "{text}");
+        }
+
+        // The refusal has ended the transaction, so there is no answer in it.
+        let tx = store.begin(TxOptions::new()).await.unwrap();
+        let refused = tx.users().get_by_username("Ада").await.unwrap_err();
+        assert_eq!(refused.sqlstate(), Some("22P05"));
+        assert!(matches!(tx.commit().await, Err(Error::RolledBack(_))));
+        assert_eq!(users.count().await.unwrap(), 1);
+        assert_eq!(cars.count().await.unwrap(), 0);
+        store.close().await;
     })
     .await;
 }

@@ -9,9 +9,12 @@
 #[path = "support/cluster.rs"]
 mod cluster;
 
+use std::path::Path;
+use std::process::Command;
+
 use cluster::server::{Options, Server};
 use cluster::{Cluster, Setup};
-use motorpool::{CommitOutcome, CommitToken, PgStore};
+use motorpool::{CommitOutcome, CommitToken, PgStore, Store};
 use tokio_postgres::{Client, NoTls};
 
 const TOKEN: &str = "SELECT pg_current_xact_id()::text::bigint, \
@@ -37,7 +40,11 @@ async fn outcome(server: &Server, token: &CommitToken) -> CommitOutcome {
     let store = PgStore::connect(&server.url("postgres")).await.unwrap();
     // Through its text, as a host would keep it.
     let token = token.to_string().parse().unwrap();
-    store.commit_outcome(&token).await.unwrap()
+    let outcome = store.commit_outcome(&token).await.unwrap();
+    for other in [&store as &dyn Store, &store.session()] {
+        assert_eq!(other.commit_outcome(&token).await.unwrap(), outcome);
+    }
+    outcome
 }
 
 fn server() -> Server {
@@ -217,4 +224,75 @@ async fn a_number_that_was_given_out_on_two_timelines_says_nothing_after_a_crash
     assert_eq!((lost.timeline(), now), (1, 2));
     let told = store.commit_outcome(&lost.on_timeline(now)).await.unwrap();
     assert_eq!(told, CommitOutcome::Committed);
+}
+
+/// What a standby has received and not replayed yet is stored, if it is promoted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_is_behind_does_not_call_it_lost() {
+    let cluster = Cluster::set_up(Setup {
+        standbys: 1,
+        synchronous: Some("on"),
+        fsync: false,
+        settings: vec![],
+    })
+    .await;
+    let [old, new] = [0, 1].map(|number| cluster.node(number));
+    let before = old.client().await;
+    new.pause_replay().await;
+    let committed = begin(&before).await;
+    let stored = "CREATE TABLE kept AS SELECT 1 AS id; COMMIT";
+    before.batch_execute(stored).await.unwrap();
+    old.kill9();
+    let store = PgStore::connect(&new.url()).await.unwrap();
+    let outcome = store.commit_outcome(&committed).await.unwrap();
+    assert_eq!(outcome, CommitOutcome::Unknown);
+    new.resume_replay().await;
+    new.promote().await;
+    let kept = new.client().await.query("SELECT FROM kept", &[]).await;
+    assert_eq!(kept.unwrap().len(), 1);
+}
+
+/// The copy of a server that was stopped in order has its statistics too, and gives its numbers out
+/// again.
+#[tokio::test]
+async fn a_copy_that_was_promoted_is_not_the_server_that_was_copied() {
+    let mut server = server();
+    server.shut_down().unwrap();
+    let (data, copy) = (server.data_dir(), server.dir().join("copy"));
+    let run = |program: &str, arguments: &[&Path]| {
+        let done = Command::new(program).arg("-a").args(arguments).status();
+        assert!(done.unwrap().success());
+    };
+    run("cp", &[&data, &copy]);
+    server.start_again().unwrap();
+    let before = client(&server).await;
+    let lost = begin(&before).await;
+    before
+        .batch_execute("CREATE TABLE kept (); COMMIT")
+        .await
+        .unwrap();
+    assert_eq!(outcome(&server, &lost).await, CommitOutcome::Committed);
+    drop(before);
+    server.shut_down().unwrap();
+
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&copy, &data).unwrap();
+    // Of the same owner as the rest.
+    run(
+        "cp",
+        &[&data.join("PG_VERSION"), &data.join("standby.signal")],
+    );
+    server.start_again().unwrap();
+    let copied = client(&server).await;
+    let promoted = copied.query_one("SELECT pg_promote()", &[]).await.unwrap();
+    assert!(promoted.get::<_, bool>(0));
+    use_up(&server, &lost).await;
+    let row = copied.query_one(TOKEN, &[]).await.unwrap();
+    let (era, timeline): (i64, i64) = (row.get(1), row.get(2));
+    assert_eq!((lost.timeline(), timeline), (1, 2));
+    let version = "SELECT current_setting('server_version_num')::int";
+    let version: i32 = copied.query_one(version, &[]).await.unwrap().get(0);
+    // Older ones throw the statistics away.
+    assert_eq!(era == lost.era(), version >= 150_000);
+    assert_eq!(outcome(&server, &lost).await, CommitOutcome::Unknown);
 }

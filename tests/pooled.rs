@@ -165,20 +165,14 @@ async fn a_dropped_call_is_cancelled_and_a_dropped_transaction_rolled_back() {
         // It has the only connection until it has ended.
         assert_eq!(store.users().count().await.unwrap(), 1);
 
-        let locker = database.client().await;
+        let [locker, look] = [database.client().await, database.client().await];
         locker
             .batch_execute("BEGIN; LOCK TABLE users")
             .await
             .unwrap();
-        let waits = "SELECT count(*) FROM pg_stat_activity \
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let dropped = store.clone();
         let task = tokio::spawn(async move { dropped.users().rename(anna, "Anne").await });
-        let started = Instant::now();
-        while locker.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-            assert!(started.elapsed() < Duration::from_secs(20));
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until_locked_out(&look).await;
         task.abort();
         // The lock is still there, so nothing but the cancel request ends it.
         until_idle(&database.client().await).await;
@@ -187,6 +181,86 @@ async fn a_dropped_call_is_cancelled_and_a_dropped_transaction_rolled_back() {
         assert_eq!(found.unwrap().username, "Anna");
     })
     .await;
+}
+
+/// Waits until somebody waits for a lock.
+async fn until_locked_out(look: &Client) {
+    let waits = "SELECT count(*) FROM pg_stat_activity \
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let started = Instant::now();
+    while look.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        assert!(started.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A pooler passes no request on for a connection that is closed already.
+#[tokio::test]
+async fn what_a_close_cuts_off_is_cancelled_through_the_pooler() {
+    with_database(Pooler::Narrow, async |database| {
+        let store = builder(&database.url).build().await.unwrap();
+        let anna = register(&store, "Anna").await;
+        let [locker, look] = [database.client().await, database.client().await];
+        let lock = "BEGIN; LOCK TABLE users";
+        locker.batch_execute(lock).await.unwrap();
+        let cut = store.clone();
+        let renamed = tokio::spawn(async move { cut.users().rename(anna, "Anne").await });
+        until_locked_out(&look).await;
+        assert_eq!(store.close().within(Duration::ZERO).await, 1);
+        let answer = renamed.await.unwrap();
+        assert!(
+            matches!(answer, Err(Error::Unavailable { .. })),
+            "{answer:?}"
+        );
+        // The lock is still there, so nothing but the cancel request ends it.
+        until_idle(&look).await;
+        locker.batch_execute("ROLLBACK").await.unwrap();
+    })
+    .await;
+}
+
+/// Some versions end with all their connections when whoever asks them to cancel is gone too soon.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_calls_do_no_harm_to_a_pooler_in_session_mode() {
+    let server = Server::start(server::Options::default()).unwrap();
+    let options = Options {
+        ignored: "options",
+        ..Options::sessions(20)
+    };
+    let pooler = PgBouncer::start(&server, &options);
+    let direct = server.url("postgres");
+    PgStore::connect(&direct)
+        .await
+        .unwrap()
+        .migrate()
+        .await
+        .unwrap();
+    // Inside a transaction one sees what was under way when one first looked.
+    let [locker, look] = [connect(&direct).await, connect(&direct).await];
+    let bystander = connect(&pooler.url("postgres")).await;
+    let url = pooler.url("postgres");
+    let store = PgStore::builder(&url).unwrap();
+    let store = store.call_timeout(Duration::from_secs(60));
+    let store = store.max_connections(8).build().await.unwrap();
+    let anna = register(&store, "Anna").await;
+    let lock = "BEGIN; LOCK TABLE users";
+    for _ in 0..5 {
+        locker.batch_execute(lock).await.unwrap();
+        let calls: Vec<_> = (0..8)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { store.users().rename(anna, "Anne").await })
+            })
+            .collect();
+        until_locked_out(&look).await;
+        calls.iter().for_each(|call| call.abort());
+        until_idle(&look).await;
+        locker.batch_execute("ROLLBACK").await.unwrap();
+    }
+    bystander.simple_query("SELECT 1").await.unwrap();
+    let found = store.users().get(anna).await.unwrap();
+    assert_eq!(found.unwrap().username, "Anna");
+    store.close().await;
 }
 
 #[tokio::test]

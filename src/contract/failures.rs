@@ -241,6 +241,32 @@ pub async fn savepoints_that_cross_are_undone(store: &dyn Store) {
     assert_eq!(everything(store).await.0, [anna]);
 }
 
+/// Whoever ends a savepoint that has ended with the one around it ends no other one that has been opened
+/// since.
+pub async fn a_savepoint_that_has_ended_ends_no_other(store: &dyn Store) {
+    let tx = begin(store).await;
+    let savepoints = tx.as_transaction();
+    let anna = user(tx.users(), "Anna").await;
+    let outer = savepoints.savepoint().await.unwrap();
+    let inner = savepoints.savepoint().await.unwrap();
+    user(tx.users(), "Bert").await;
+    let outer_first = savepoints.release(outer).await;
+    assert_refused!(outer_first, Error::RolledBack(_));
+    savepoints.rollback_to(outer).await.unwrap();
+
+    let outer = savepoints.savepoint().await.unwrap();
+    let other = savepoints.savepoint().await.unwrap();
+    let carl = user(tx.users(), "Carl").await;
+    let late = savepoints.release(inner).await;
+    assert_refused!(late, Error::TransactionClosed);
+    let late = savepoints.rollback_to(inner).await;
+    assert_refused!(late, Error::TransactionClosed);
+    savepoints.release(other).await.unwrap();
+    savepoints.release(outer).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(everything(store).await.0, [anna, carl]);
+}
+
 /// Registers a user in a savepoint that never ends.
 async fn drop_unfinished(tx: &Tx) {
     use futures_util::future::{Either, pending, select};

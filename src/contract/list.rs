@@ -173,6 +173,7 @@ macro_rules! __motorpool_rules {
                     a_swallowed_failure_in_a_savepoint_undoes_it overlapping,
                     a_savepoint_dropped_unfinished_fails_what_is_around_it,
                     savepoints_that_cross_are_undone,
+                    a_savepoint_that_has_ended_ends_no_other,
                     a_savepoint_of_an_ended_transaction_is_closed,
                 }
             }

@@ -81,7 +81,7 @@ impl std::str::FromStr for CommitToken {
                 timeline: timeline.parse().ok()?,
             })
         };
-        parse().ok_or(InvalidInput::Id)
+        parse().ok_or(InvalidInput::CommitToken)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod commit;
 mod failure;
+mod kind;
 mod unavailable;
 
 use std::fmt;
@@ -232,7 +233,7 @@ impl Error {
     /// connection was [lost](UnavailableReason::ConnectionLost), and for
     /// [`CommitUnknown`](Error::CommitUnknown). What can do no harm twice can be made again:
     /// [`register`](crate::UserRepo::register), [`buy`](crate::CarRepo::buy) with a key, any read.
-    /// For a commit ask [`commit_outcome`](crate::PgStore::commit_outcome) first.
+    /// For a commit ask [`commit_outcome`](crate::Store::commit_outcome) first.
     ///
     /// ```
     /// use std::time::Duration;

@@ -34,9 +34,11 @@ struct TxState {
     /// What the transaction sees while it has not written, unless each statement sees what is
     /// committed. There from the first statement on.
     snapshot: Option<Arc<State>>,
-    /// For each open savepoint, the outermost first, the rows at its begin if the transaction had
-    /// written by then.
-    saved: Vec<Option<Arc<State>>>,
+    /// The open savepoints, the outermost first: the number of each, and the rows at its begin if the
+    /// transaction had written by then.
+    saved: Vec<(u32, Option<Arc<State>>)>,
+    /// How many there have been.
+    savepoints: u32,
 }
 
 enum Phase {
@@ -66,6 +68,7 @@ impl MemoryTx {
                     phase: Phase::Reading,
                     snapshot: None,
                     saved: Vec::new(),
+                    savepoints: 0,
                 }),
                 gave_way: AtomicBool::new(false),
             }),
@@ -126,10 +129,17 @@ impl TxState {
         }
     }
 
-    /// Savepoints inside the one of this level were dropped unfinished.
-    fn fail_unfinished(&mut self, level: usize) -> Result<()> {
+    /// How many savepoints are around this one. It may have ended with one of them, when others have
+    /// been opened since.
+    fn outside(&self, savepoint: u32) -> Result<usize> {
+        let place = self.saved.iter().position(|(open, _)| *open == savepoint);
+        place.ok_or(Error::TransactionClosed)
+    }
+
+    /// Savepoints beyond this many were dropped unfinished.
+    fn fail_unfinished(&mut self, finished: usize) -> Result<()> {
         self.refusal()?;
-        if self.saved.len() > level {
+        if self.saved.len() > finished {
             let failure = Failure::new("a savepoint in it was dropped unfinished");
             let writer = match std::mem::replace(&mut self.phase, Phase::Ended) {
                 Phase::Writing { writer, .. } => Some(writer),
@@ -204,34 +214,35 @@ impl Transaction for MemoryTx {
     async fn savepoint(&self) -> Result<u32> {
         let state = &mut *self.repos.0.state.lock().await;
         state.refusal()?;
-        state.saved.push(match &state.phase {
+        let rows = match &state.phase {
             Phase::Writing { rows, .. } => Some(Arc::clone(rows)),
             _ => None,
-        });
-        Ok(u32::try_from(state.saved.len()).unwrap_or(u32::MAX))
+        };
+        state.savepoints += 1;
+        state.saved.push((state.savepoints, rows));
+        Ok(state.savepoints)
     }
 
-    async fn release(&self, level: u32) -> Result<()> {
+    async fn release(&self, savepoint: u32) -> Result<()> {
         let state = &mut *self.repos.0.state.lock().await;
-        state.fail_unfinished(level as usize)?;
-        if level == 0 || state.saved.len() < level as usize {
-            return Err(Error::TransactionClosed);
-        }
-        state.saved.truncate(level as usize - 1);
+        let outside = state.outside(savepoint)?;
+        state.fail_unfinished(outside + 1)?;
+        state.saved.truncate(outside);
         Ok(())
     }
 
-    async fn rollback_to(&self, level: u32) -> Result<()> {
+    async fn rollback_to(&self, savepoint: u32) -> Result<()> {
         let state = &mut *self.repos.0.state.lock().await;
-        let ended = matches!(state.phase, Phase::Ended);
-        if ended || level == 0 || state.saved.len() < level as usize {
+        if matches!(state.phase, Phase::Ended) {
             return Err(Error::TransactionClosed);
         }
+        let outside = state.outside(savepoint)?;
         if matches!(state.phase, Phase::GivenUp) {
             return state.refusal();
         }
         // Those inside it that were dropped unfinished go with it.
-        let saved = state.saved.drain(level as usize - 1..).next().flatten();
+        let saved = state.saved.drain(outside..).next();
+        let saved = saved.and_then(|(_, rows)| rows);
         let phase = std::mem::replace(&mut state.phase, Phase::Reading);
         let writer = match phase {
             Phase::Writing { writer, .. } => Some(writer),

@@ -86,6 +86,9 @@ pub enum InvalidInput {
     /// A text that is not a UUID.
     #[error("a purchase key is a UUID")]
     PurchaseKey,
+    /// A text that is not the form of a [`CommitToken`](crate::CommitToken).
+    #[error("a token of a commit is what an error gave as one")]
+    CommitToken,
     /// A text that is not the [position](crate::Position) of a session.
     #[error("a position is what a session gave as one")]
     Position,

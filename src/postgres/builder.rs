@@ -117,8 +117,10 @@ impl PgStoreBuilder {
 
     /// How long the server works on one statement before it gives up and the call gives
     /// [`Timeout`](crate::Error::Timeout); `statement_timeout` of each connection, in whole
-    /// milliseconds. Default: 95 % of [`call_timeout`](Self::call_timeout). With
-    /// [`Unnamed`](StatementMode::Unnamed) it holds inside transactions alone.
+    /// milliseconds. Less than one counts as one: a 0 here is not the server's "no limit", for which
+    /// there is [`Duration::MAX`], 24 days there. Default: 95 % of
+    /// [`call_timeout`](Self::call_timeout). With [`Unnamed`](StatementMode::Unnamed) it holds inside
+    /// transactions alone.
     pub fn statement_timeout(mut self, limit: Duration) -> Self {
         self.settings.statement = Some(limit);
         self

@@ -24,8 +24,9 @@ use super::tls::{CancelRoute, Connector as Tls, Patient};
 pub(super) enum Way {
     /// As the driver does it: it asks at the address of the connection and is gone.
     Direct(CancelRoute),
-    /// Through a pooler. PgBouncer 1.18 to 1.19.0 end with all their connections when whoever asks
-    /// is gone before the request is passed on, so this waits for that.
+    /// Perhaps through a pooler. PgBouncer 1.18 to 1.19.0 end with all their connections when whoever
+    /// asks is gone before the request is passed on, so this waits for that. A server that is asked
+    /// itself lets nobody wait.
     Pooler(Pooler),
     /// Through a pooler whose address is not known, so not at all.
     Nowhere,
@@ -43,10 +44,17 @@ pub(super) enum Pooler {
 
 impl Pooler {
     pub(super) fn at(hosts: Vec<Config>, tls: &Tls) -> Pooler {
-        let on_socket = |host: &Config| matches!(host.get_ssl_mode(), SslMode::Disable);
-        match hosts.iter().any(on_socket) {
+        match hosts.iter().any(in_clear) {
             true => Pooler::OneOf(hosts.into()),
             false => Pooler::Same(tls.clone()),
+        }
+    }
+
+    /// Whether a request that goes this way is not less secret than the connection was.
+    pub(super) fn keeps_secrets(&self) -> bool {
+        match self {
+            Pooler::Same(_) => true,
+            Pooler::OneOf(hosts) => hosts.iter().all(in_clear),
         }
     }
 
@@ -59,6 +67,11 @@ impl Pooler {
             }
         }
     }
+}
+
+/// A socket of this machine, or a host where nothing is encrypted.
+fn in_clear(host: &Config) -> bool {
+    matches!(host.get_ssl_mode(), SslMode::Disable)
 }
 
 /// How long a pooler may take to pass a request on, which is what PgBouncer gives itself.

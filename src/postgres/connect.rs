@@ -1,15 +1,15 @@
 //! From a URL to a pool, and the making and ending of its connections.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use deadpool_postgres::{
     ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Pool, QueueMode,
-    RecyclingMethod, Runtime,
+    RecyclingMethod, Runtime, StatementCache,
 };
 use futures_util::future::join_all;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -246,7 +246,7 @@ pub(super) struct Connections {
     tasks: Mutex<Vec<(AbortHandle, CancelToken)>>,
     /// Those that were taken from the pool to be checked, and how many they are: nearly always
     /// none, and then nobody takes the lock.
-    suspects: Mutex<HashSet<usize>>,
+    suspects: Mutex<HashMap<usize, Weak<StatementCache>>>,
     suspected: AtomicUsize,
 }
 
@@ -260,13 +260,15 @@ impl Connections {
         }
     }
 
-    fn suspects(&self) -> MutexGuard<'_, HashSet<usize>> {
+    fn suspects(&self) -> MutexGuard<'_, HashMap<usize, Weak<StatementCache>>> {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn suspect(&self, client: &ClientWrapper) {
         let mut suspects = self.suspects();
-        suspects.insert(identity(client));
+        // Those that ended in the hands of a host, which asks nobody.
+        suspects.retain(|_, cache| cache.strong_count() > 0);
+        suspects.insert(identity(client), Arc::downgrade(&client.statement_cache));
         self.suspected.store(suspects.len(), Relaxed);
     }
 
@@ -277,21 +279,20 @@ impl Connections {
             return false;
         }
         let mut suspects = self.suspects();
-        let found = suspects.remove(&identity(client));
+        let found = suspects.remove(&identity(client)).is_some();
         self.suspected.store(suspects.len(), Relaxed);
         found
     }
 
     /// Closes every connection, whatever it is doing. A server that works or waits does not notice
-    /// that, so if any is `busy` it is told to stop as well.
+    /// that, so if any is `busy` it is told to stop before: a pooler passes nothing on for a
+    /// connection that is closed.
     pub(super) async fn end(&self, busy: bool, way: &Way) {
         let tasks = std::mem::take(&mut *self.tasks());
-        let cancel = tasks.into_iter().filter_map(|(task, cancel)| {
-            let open = !task.is_finished();
-            task.abort();
-            (busy && open).then_some(async move { way.cancel(&cancel).await })
-        });
+        let open = tasks.iter().filter(|(task, _)| busy && !task.is_finished());
+        let cancel = open.map(|(_, cancel)| way.cancel(cancel));
         let _ = timeout(CANCEL_LIMIT, join_all(cancel)).await;
+        tasks.iter().for_each(|(task, _)| task.abort());
     }
 
     fn tasks(&self) -> MutexGuard<'_, Vec<(AbortHandle, CancelToken)>> {

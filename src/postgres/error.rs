@@ -88,7 +88,14 @@ fn ends_session(db: &DbError) -> bool {
 
 /// The words of the server that may be repeated.
 pub(super) fn failure(db: &DbError) -> Failure {
-    let failure = Failure::new(db.message()).with_sqlstate(db.code().code());
+    let words = match *db.code() {
+        // The server's own words hold the bytes of the character.
+        SqlState::UNTRANSLATABLE_CHARACTER => {
+            "a text has a character that the encoding of the database does not have"
+        }
+        _ => db.message(),
+    };
+    let failure = Failure::new(words).with_sqlstate(db.code().code());
     match db.constraint() {
         Some(name) => failure.with_constraint(name),
         None => failure,
@@ -185,9 +192,19 @@ pub(super) fn is_statement_timeout(
     took: Duration,
     limit: Option<Duration>,
 ) -> bool {
-    failure.sqlstate() == Some(SqlState::QUERY_CANCELED.code())
+    is_cancel(failure)
         && (failure.message().contains("statement timeout")
             || limit.is_some_and(|limit| took >= limit))
+}
+
+/// The encoding of the database has no characters for a text, so no row has it either.
+pub(super) fn has_no_characters(error: &Error) -> bool {
+    error.sqlstate() == Some(SqlState::UNTRANSLATABLE_CHARACTER.code())
+}
+
+/// Somebody cancelled the statement.
+pub(super) fn is_cancel(failure: &Failure) -> bool {
+    failure.sqlstate() == Some(SqlState::QUERY_CANCELED.code())
 }
 
 /// A statement that always gives a row gave none.

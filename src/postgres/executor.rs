@@ -42,6 +42,10 @@ impl Executor {
         }
     }
 
+    pub(super) fn is_transaction(&self) -> bool {
+        matches!(self, Executor::Transaction(_))
+    }
+
     /// Runs a statement and gives its rows. One round trip, and another one where the connection
     /// has not prepared the statement yet.
     pub(super) async fn query(

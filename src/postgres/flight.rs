@@ -38,6 +38,13 @@ enum Ready<'a> {
 }
 
 impl Noted<'_> {
+    /// The same, to send a text without a name on it: where a name does not stand any more for what it
+    /// stood for. A pooler may go on giving the text the old one.
+    pub(super) fn unnamed(self) -> Self {
+        let mode = StatementMode::Unnamed;
+        Noted { mode, ..self }
+    }
+
     /// Makes a statement ready. Where they have names a round trip for the first time, then none.
     async fn prepare<'s>(&self, statement: &'s Statement) -> Driver<Ready<'s>> {
         match self.mode {

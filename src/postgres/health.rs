@@ -88,6 +88,8 @@ pub(super) struct Health {
     pub(super) server: Arc<Server>,
     /// The connections are to a standby.
     standby: bool,
+    /// The store is closed, and what still runs is cancelled.
+    cut: AtomicBool,
     max_lifetime: Duration,
     jitter: RandomState,
     discarded: [AtomicU64; 6],
@@ -117,18 +119,32 @@ impl Health {
             log: None,
             server: Arc::new(Server::unknown()),
             standby: false,
+            cut: AtomicBool::new(false),
             max_lifetime,
             jitter: RandomState::new(),
             discarded: Default::default(),
         }
     }
 
+    /// From now on what is still running is cancelled.
+    pub(super) fn cut(&self) {
+        self.cut.store(true, Relaxed);
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Relaxed)
+    }
+
     /// How the statement of a connection is cancelled.
     pub(super) fn way(&self, mode: StatementMode) -> Way {
         match (mode, self.pooler.get()) {
-            (StatementMode::Prepared, _) => Way::Direct(self.route.clone()),
             (StatementMode::Unnamed, Some(pooler)) => Way::Pooler(pooler.clone()),
             (StatementMode::Unnamed, None) => Way::Nowhere,
+            // One in session mode, or that knows names.
+            (StatementMode::Prepared, Some(pooler)) if pooler.keeps_secrets() => {
+                Way::Pooler(pooler.clone())
+            }
+            (StatementMode::Prepared, _) => Way::Direct(self.route.clone()),
         }
     }
 

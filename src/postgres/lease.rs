@@ -4,11 +4,16 @@
 //! the next borrower would wait behind it, inside whatever transaction it left open. So a lease
 //! knows at every moment what its connection is doing, and its drop acts on that.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use deadpool_postgres::{ClientWrapper, Object};
+use futures_util::poll;
 use tokio::runtime::Handle;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 
@@ -129,11 +134,11 @@ impl Lease {
             // not run.
             Err(error) if is_stale(&error) => {
                 self.note.forget(statement.sql);
-                Box::pin(query(connection, statement, params)).await
+                Box::pin(query(connection.unnamed(), statement, params)).await
             }
             rows => rows,
         };
-        self.note(rows, then)
+        self.concluded(rows, then)
     }
 
     /// The same for a write that is noted in the log.
@@ -149,11 +154,11 @@ impl Lease {
         let rows = match log.noting(connection, statement, params).await {
             Err(error) if is_stale(&error) => {
                 self.note.forget(statement.sql);
-                log.noting(connection, statement, params).await
+                log.noting(connection.unnamed(), statement, params).await
             }
             rows => rows,
         };
-        self.note(rows, then)
+        self.concluded(rows, then)
     }
 
     /// Asks a question and runs one statement behind it, in one flight.
@@ -170,12 +175,12 @@ impl Lease {
             Err(error) if is_stale(&error) => {
                 self.note.forget(question.sql);
                 self.note.forget(statement.sql);
-                ahead(connection, question, statement, params).await
+                ahead(connection.unnamed(), question, statement, params).await
             }
             answers => answers,
         };
         let answers = answers.map(|(First(answer), rows)| (answer, rows));
-        self.note(answers, Doing::Nothing)
+        self.concluded(answers, Doing::Nothing)
     }
 
     /// Begins a transaction.
@@ -240,7 +245,7 @@ impl Lease {
             },
             _ => then,
         };
-        self.note(ended, then)
+        self.concluded(ended, then)
     }
 
     /// Runs a command about savepoints inside the transaction.
@@ -248,7 +253,7 @@ impl Lease {
         let object = self.object.as_ref().ok_or_else(lost)?;
         self.doing = Doing::Statement;
         let done = object.batch_execute(sql).await;
-        self.note(done, Doing::Transaction)
+        self.concluded(done, Doing::Transaction)
     }
 
     /// Runs one statement inside the transaction, in one flight with what belongs around it: what
@@ -293,7 +298,7 @@ impl Lease {
     }
 
     /// Notes how a piece of work ended, after which the connection is doing `then`.
-    fn note<T>(&mut self, result: Driver<T>, then: Doing) -> Result<T> {
+    fn concluded<T>(&mut self, result: Driver<T>, then: Doing) -> Result<T> {
         self.doing = then;
         result.map_err(|error| {
             let error = error::from_driver(error, self.read_only);
@@ -324,8 +329,14 @@ impl Lease {
         // Should this future be dropped too, the connection must not go back to the pool.
         self.doing = Doing::Broken(Reason::Cancelled);
         if let Some(object) = self.object.as_ref() {
-            let ended = timeout(ROLLBACK_LIMIT, object.batch_execute("ROLLBACK")).await;
-            if matches!(ended, Ok(Ok(()))) {
+            let mut ended = pin!(object.batch_execute("ROLLBACK"));
+            let mut answer = poll!(ended.as_mut()).map(Ok);
+            if answer.is_pending() {
+                // It is sent; whoever polled this first is not to need a timer.
+                yield_now().await;
+                answer = Poll::Ready(timeout(ROLLBACK_LIMIT, ended).await);
+            }
+            if matches!(answer, Poll::Ready(Ok(Ok(())))) {
                 self.doing = Doing::Nothing;
             }
         }
@@ -395,7 +406,12 @@ impl Lease {
                     let mut lease = Lease::new(object, Arc::clone(&self.health), self.mode);
                     // Until it runs: a runtime that shuts down drops it unrun.
                     lease.doing = Doing::Broken(Reason::Cancelled);
-                    runtime.spawn(lease.roll_back());
+                    let mut ending = Box::pin(lease.roll_back());
+                    // Sent at once: who knows when this runtime runs anything again.
+                    let mut nobody = Context::from_waker(Waker::noop());
+                    if ending.as_mut().poll(&mut nobody).is_pending() {
+                        runtime.spawn(ending);
+                    }
                 }
                 // Without a runtime nothing can be sent; the server rolls back when the
                 // connection closes.

@@ -21,8 +21,11 @@ use super::row;
 use super::statement::Statement;
 use crate::error::{CommitOutcome, CommitToken, Error, Result};
 
-const STATUS: Statement =
-    Statement::read("SELECT pg_xact_status($1::text::xid8)").takes(&[Type::TEXT]);
+// A server in recovery has perhaps not come to the end of the transaction yet.
+const STATUS: Statement = Statement::read(
+    "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_xact_status($1::text::xid8) END",
+)
+.takes(&[Type::TEXT]);
 
 // Whether the number is older than the crash, if the last checkpoint is still the one at the end of
 // recovery: no transaction ran then, so the position that it would be replayed from is its own.
@@ -58,7 +61,7 @@ impl PgStore {
     /// checkpoint after it (`checkpoint_timeout`, 5 minutes by default), and with
     /// `track_commit_timestamp = on` a commit from before the crash is known for longer; what may be
     /// another transaction's commit is [`Unknown`](CommitOutcome::Unknown), and so is every commit on
-    /// a standby that was promoted after it, and after `pg_stat_reset_shared('archiver')`. Two
+    /// a standby, also one that was promoted after it, and after `pg_stat_reset_shared('archiver')`. Two
     /// crashes between the commit and the question cannot be told from one, so ask as soon as the
     /// server is back.
     ///
@@ -96,11 +99,13 @@ async fn outcome(executor: &Executor, token: &CommitToken) -> Result<CommitOutco
     };
     let same_era = era.crash != 0 && era.crash == token.era();
     let same_timeline = era.timeline != 0 && era.timeline == token.timeline();
+    // A copy of the server that was promoted may have its statistics as well.
+    let same_server = same_era && (same_timeline || era.timeline == 0 || token.timeline() == 0);
     let number = token.transaction().to_string();
     let row = match executor.query_one(&STATUS, &[&number]).await {
         // A number that the server has not given out: one that was lost, or never its own.
         Err(Error::Database(failure)) if failure.sqlstate() == Some("22023") => {
-            return Ok(match same_era || token.era() == 0 {
+            return Ok(match same_era || token.era() == 0 || era.timeline == 0 {
                 true => CommitOutcome::Unknown,
                 false => CommitOutcome::RolledBack,
             });
@@ -109,8 +114,8 @@ async fn outcome(executor: &Executor, token: &CommitToken) -> Result<CommitOutco
     };
     match row::computed::<Option<&str>>(&row, 0)? {
         Some("aborted") => Ok(CommitOutcome::RolledBack),
-        Some("in progress") if same_era => Ok(CommitOutcome::InProgress),
-        Some("committed") if same_era => Ok(CommitOutcome::Committed),
+        Some("in progress") if same_server => Ok(CommitOutcome::InProgress),
+        Some("committed") if same_server => Ok(CommitOutcome::Committed),
         // After a crash another transaction would have the number; but statistics are thrown away at
         // other times too.
         Some("committed") if same_timeline => match after_a_crash(executor, &number).await? {

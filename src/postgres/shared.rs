@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Object, Pool, Timeouts};
+use deadpool_postgres::{Object, Pool, PoolError, TimeoutType, Timeouts};
 use futures_util::FutureExt;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -159,6 +159,10 @@ impl Shared {
                 // Again, now that whoever closes the store counts this connection.
                 self.refuse_closed().map(|()| lease)
             }
+            // Somebody waits for the server, and not for whoever has a connection.
+            Ok(Err(PoolError::Timeout(TimeoutType::Wait))) if !self.all_in_use() => {
+                Err(error::unavailable(UnavailableReason::ConnectTimeout, None))
+            }
             Ok(Err(error)) => Err(error::from_pool(error, started.elapsed())),
             Err(_) if self.all_in_use() => Err(Error::PoolExhausted {
                 waited: started.elapsed(),
@@ -207,6 +211,7 @@ impl Shared {
     /// Closes every connection of the store's own pool.
     pub(super) async fn end_connections(&self, busy: bool) {
         if let Some(connections) = &self.connections {
+            self.health.cut();
             connections.end(busy, &self.health.way(self.mode)).await;
         }
     }
@@ -244,6 +249,10 @@ impl Shared {
             Error::Timeout { after } => {
                 self.health.suspect();
                 Error::Timeout { after }
+            }
+            // By this store, which was closed over it.
+            Error::Database(failure) if self.health.is_cut() && error::is_cancel(&failure) => {
+                error::unavailable(UnavailableReason::Closed, Some(Box::new(failure)))
             }
             Error::Database(failure) if error::is_statement_timeout(&failure, took, limit) => {
                 Error::Timeout { after: took }

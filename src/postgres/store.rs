@@ -24,7 +24,7 @@ use super::statement::Statement;
 use super::tls::CancelRoute;
 use super::transaction;
 use super::users::PgUsers;
-use crate::error::Result;
+use crate::error::{CommitOutcome, CommitToken, Result};
 use crate::repo::{CarRepo, UserRepo};
 use crate::store::{Store, Tx, TxOptions};
 
@@ -40,6 +40,12 @@ use crate::store::{Store, Tx, TxOptions};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Runtimes
+/// A store is for one tokio runtime, or for several that all keep running. A connection is served by
+/// the runtime whose call made it, and so is a batch by that of a call in it. One that has ended is
+/// noticed: its connections leave the pool. One that is there and runs nothing (a `current_thread`
+/// runtime between two `block_on`) leaves those to wait who share them, up to the time that a call has.
 #[derive(Clone)]
 pub struct PgStore {
     users: PgUsers,
@@ -369,6 +375,10 @@ impl Store for PgStore {
         transaction::begin(&self.shared, &options)
             .await
             .map(Tx::new)
+    }
+
+    async fn commit_outcome(&self, token: &CommitToken) -> Result<CommitOutcome> {
+        PgStore::commit_outcome(self, token).await
     }
 }
 

@@ -68,16 +68,16 @@ impl Transaction for PgTransaction {
         self.call(Operation::Savepoint, in_time).await
     }
 
-    async fn release(&self, level: u32) -> Result<()> {
+    async fn release(&self, savepoint: u32) -> Result<()> {
         let tx = &self.inner;
-        let release = async { tx.release(&mut *tx.state.lock().await, level).await };
+        let release = async { tx.release(&mut *tx.state.lock().await, savepoint).await };
         let in_time = pin!(async { tx.in_time(tx.deadline(), release).await });
         self.call(Operation::Release, in_time).await
     }
 
-    async fn rollback_to(&self, level: u32) -> Result<()> {
+    async fn rollback_to(&self, savepoint: u32) -> Result<()> {
         let tx = &self.inner;
-        let undo = async { tx.undo(&mut *tx.state.lock().await, level).await };
+        let undo = async { tx.undo(&mut *tx.state.lock().await, savepoint).await };
         let in_time = pin!(async { tx.in_time(tx.deadline(), undo).await });
         self.call(Operation::RollbackTo, in_time).await
     }

@@ -38,8 +38,9 @@ pub(super) struct State {
     begin: Option<Cow<'static, str>>,
     /// The transaction's id, known from the first write on.
     id: Option<Number>,
-    /// How many savepoints are open.
-    level: u32,
+    /// The savepoints that are open, the outermost first, and how many there have been.
+    saved: Vec<u32>,
+    savepoints: u32,
 }
 
 enum Phase {
@@ -87,7 +88,8 @@ pub(super) async fn open(
             phase: Phase::Open(lease),
             begin: Some(begin::message(shared, options)),
             id: None,
-            level: 0,
+            saved: Vec::new(),
+            savepoints: 0,
         }),
         gave_way: AtomicBool::new(false),
     }))
@@ -168,20 +170,11 @@ impl TxInner {
         answer.rows
     }
 
-    /// Runs a command about savepoints, after which `level` of them are open.
-    async fn command(
-        &self,
-        state: &mut State,
-        mut lease: Lease,
-        sql: &str,
-        level: u32,
-    ) -> Result<()> {
+    /// Runs a command about savepoints.
+    async fn command(&self, state: &mut State, mut lease: Lease, sql: &str) -> Result<()> {
         let done = lease.command(sql).await;
         match &done {
-            Ok(()) => {
-                state.level = level;
-                state.phase = Phase::Open(lease);
-            }
+            Ok(()) => state.phase = Phase::Open(lease),
             Err(error) => self.fail(state, lease, error),
         }
         done
@@ -204,25 +197,23 @@ impl TxInner {
             self.fail(state, lease, &error);
             return Err(error);
         }
-        let level = state.level + 1;
-        self.command(state, lease, SAVE, level).await?;
-        Ok(level)
+        self.command(state, lease, SAVE).await?;
+        state.savepoints += 1;
+        state.saved.push(state.savepoints);
+        Ok(state.savepoints)
     }
 
-    pub(super) async fn release(&self, state: &mut State, level: u32) -> Result<()> {
-        state.fail_unfinished(level);
-        // Not the level of somebody else who shares the transaction.
-        if level == 0 || state.level < level {
-            return Err(Error::TransactionClosed);
-        }
+    pub(super) async fn release(&self, state: &mut State, savepoint: u32) -> Result<()> {
+        let outside = state.outside(savepoint)?;
+        state.fail_unfinished(outside + 1);
         let lease = state.take()?;
-        self.command(state, lease, RELEASE, level - 1).await
+        self.command(state, lease, RELEASE).await?;
+        state.saved.truncate(outside);
+        Ok(())
     }
 
-    pub(super) async fn undo(&self, state: &mut State, level: u32) -> Result<()> {
-        if level == 0 || state.level < level {
-            return Err(Error::TransactionClosed);
-        }
+    pub(super) async fn undo(&self, state: &mut State, savepoint: u32) -> Result<()> {
+        let outside = state.outside(savepoint)?;
         let lease = match std::mem::replace(&mut state.phase, given_up()) {
             Phase::Open(lease)
             | Phase::Failed {
@@ -234,8 +225,10 @@ impl TxInner {
             }
         };
         // Those inside it that were dropped unfinished first.
-        let sql = UNDO.repeat((state.level - level + 1) as usize);
-        self.command(state, lease, &sql, level - 1).await
+        let sql = UNDO.repeat(state.saved.len() - outside);
+        self.command(state, lease, &sql).await?;
+        state.saved.truncate(outside);
+        Ok(())
     }
 
     /// Takes the state for good; whoever comes later finds the transaction ended. `None` if there
@@ -361,9 +354,16 @@ impl State {
         }
     }
 
-    /// Savepoints inside the one of this level that are still open were dropped unfinished.
-    fn fail_unfinished(&mut self, level: u32) {
-        if self.level <= level {
+    /// How many savepoints are around this one. It may have ended with one of them, when others have
+    /// been opened since.
+    fn outside(&self, savepoint: u32) -> Result<usize> {
+        let place = self.saved.iter().position(|open| *open == savepoint);
+        place.ok_or(Error::TransactionClosed)
+    }
+
+    /// Savepoints beyond this many that are still open were dropped unfinished.
+    fn fail_unfinished(&mut self, finished: usize) {
+        if self.saved.len() <= finished {
             return;
         }
         if let Ok(lease) = self.take() {

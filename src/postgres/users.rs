@@ -274,7 +274,16 @@ impl UserRepo for PgUsers {
                         let row = self
                             .executor
                             .query_opt_by(deadline, &GET_BY_USERNAME, params);
-                        row.await?.as_ref().map(user).transpose()
+                        match row.await {
+                            // In a transaction the refusal has ended that, which is no answer.
+                            Err(error)
+                                if error::has_no_characters(&error)
+                                    && !self.executor.is_transaction() =>
+                            {
+                                Ok(None)
+                            }
+                            row => row?.as_ref().map(user).transpose(),
+                        }
                     });
                     match self.executor.batches() {
                         Some(batches) => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::error::{Error, Result};
+use crate::error::{CommitOutcome, CommitToken, Error, Result};
 use crate::repo::{CarRepo, UserRepo};
 
 pub use options::{IsolationLevel, TxOptions};
@@ -77,22 +77,58 @@ pub trait Store: Send + Sync {
     /// # Ok(()) }
     /// ```
     async fn begin(&self, options: TxOptions) -> Result<Tx>;
+
+    /// How a commit ended whose answer was lost ([`CommitUnknown`](Error::CommitUnknown)).
+    /// [`PgStore`](crate::PgStore::commit_outcome) asks the server.
+    ///
+    /// A store that never gives [`CommitUnknown`](Error::CommitUnknown) need not implement it: it
+    /// gives [`Unknown`](CommitOutcome::Unknown) then.
+    ///
+    /// ```
+    /// # async fn example(store: &dyn motorpool::Store, token: &motorpool::CommitToken) -> motorpool::Result<()> {
+    /// use motorpool::CommitOutcome;
+    ///
+    /// match store.commit_outcome(token).await? {
+    ///     CommitOutcome::Committed => println!("it is stored"),
+    ///     CommitOutcome::RolledBack => println!("it can be made again"),
+    ///     _ => println!("not known"),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of the connection.
+    async fn commit_outcome(&self, token: &CommitToken) -> Result<CommitOutcome> {
+        let _ = token;
+        Ok(CommitOutcome::Unknown)
+    }
 }
 
-#[async_trait]
-impl<S: Store + ?Sized> Store for Arc<S> {
-    fn users(&self) -> &dyn UserRepo {
-        (**self).users()
-    }
+/// What points to a store is one.
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        #[async_trait]
+        impl<S: Store + ?Sized> Store for $pointer {
+            fn users(&self) -> &dyn UserRepo {
+                (**self).users()
+            }
 
-    fn cars(&self) -> &dyn CarRepo {
-        (**self).cars()
-    }
+            fn cars(&self) -> &dyn CarRepo {
+                (**self).cars()
+            }
 
-    async fn begin(&self, options: TxOptions) -> Result<Tx> {
-        (**self).begin(options).await
-    }
+            async fn begin(&self, options: TxOptions) -> Result<Tx> {
+                (**self).begin(options).await
+            }
+
+            async fn commit_outcome(&self, token: &CommitToken) -> Result<CommitOutcome> {
+                (**self).commit_outcome(token).await
+            }
+        }
+    )*};
 }
+
+forward!(&S, Arc<S>, Box<S>);
 
 /// Transactions as a closure. Every [`Store`] has it, `dyn Store` too.
 pub trait StoreExt: Store {

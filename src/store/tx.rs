@@ -14,8 +14,9 @@ use crate::repo::{CarRepo, UserRepo};
 /// When it is dropped without [`commit`](Self::commit) or [`rollback`](Self::rollback), it rolls
 /// back. After either of them, every call gives [`Error::TransactionClosed`].
 ///
-/// Savepoints are counted by their level, 1 for the outermost. The level that a call names is the
-/// innermost one, unless savepoints inside it were dropped unfinished; then those count as failed.
+/// A savepoint is named by a number that no other one of the transaction has had. The one that a call
+/// names is the innermost, unless savepoints inside it were dropped unfinished; then those count as
+/// failed. One that has ended, also because one around it has, is [`Error::TransactionClosed`].
 #[async_trait]
 pub trait Transaction: Send + Sync {
     /// The users as the transaction sees them.
@@ -31,14 +32,14 @@ pub trait Transaction: Send + Sync {
     /// Undoes everything in the transaction.
     async fn rollback(&self) -> Result<()>;
 
-    /// Opens a savepoint inside the innermost one and returns its level.
+    /// Opens a savepoint inside the innermost one and returns its number.
     async fn savepoint(&self) -> Result<u32>;
 
     /// Keeps what was done since the savepoint. Fails when anything since then failed.
-    async fn release(&self, level: u32) -> Result<()>;
+    async fn release(&self, savepoint: u32) -> Result<()>;
 
     /// Undoes what was done since the savepoint, failures included, and ends it.
-    async fn rollback_to(&self, level: u32) -> Result<()>;
+    async fn rollback_to(&self, savepoint: u32) -> Result<()>;
 
     /// Whether the last statement that ran in it, or its commit, gave way to another transaction
     /// ([`Conflict`](Error::Conflict)), so that running the whole of it again may succeed.
@@ -88,7 +89,7 @@ impl Tx {
         }
     }
 
-    /// What the store handed in, with its savepoints by level: for a store that wraps another one.
+    /// What the store handed in, with its savepoints by number: for a store that wraps another one.
     /// A host has no use for it.
     pub fn as_transaction(&self) -> &dyn Transaction {
         &*self.inner
@@ -184,16 +185,16 @@ impl Tx {
         Fut: Future<Output = Result<T, E>>,
         E: From<Error>,
     {
-        let level = self.inner.savepoint().await?;
+        let savepoint = self.inner.savepoint().await?;
         let undo = match f(self.clone()).await {
-            Ok(value) => match self.inner.release(level).await {
+            Ok(value) => match self.inner.release(savepoint).await {
                 Ok(()) => return Ok(value),
                 Err(error) => E::from(error),
             },
             Err(error) => error,
         };
         // If this fails, so does everything after it, up to the commit.
-        let _ = self.inner.rollback_to(level).await;
+        let _ = self.inner.rollback_to(savepoint).await;
         Err(undo)
     }
 }

@@ -66,8 +66,8 @@ pub fn conflict() -> Error {
     Error::Conflict(failure.with_sqlstate("40001"))
 }
 
-/// [`Error::CommitUnknown`], for [`Operation::Commit`](super::Operation::Commit). No server knows
-/// its token.
+/// [`Error::CommitUnknown`], for [`Operation::Commit`](super::Operation::Commit). Its token is always
+/// the same, and stands for the last commit that met this fault.
 ///
 /// ```
 /// use motorpool::{Error, testing};

@@ -60,7 +60,8 @@
 //! of the server and a [`timeout`], but neither a connection that was [lost](connection_lost) nor a
 //! call that was dropped.
 //! A [`conflict`] makes [`StoreExt::transaction`](crate::StoreExt::transaction) run its closure
-//! again. A commit that fails and was not made rolls back.
+//! again. A commit that fails and was not made rolls back. After a [`commit_unknown`]
+//! [`commit_outcome`](crate::Store::commit_outcome) tells which of the two it was.
 //!
 //! # Streams
 //! The answer of a stream is all its items. One that fails gives the error in place of the first
@@ -77,7 +78,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::error::{Error, Result};
+use crate::error::{CommitOutcome, CommitToken, Error, Result};
 use crate::repo::{CarRepo, UserRepo};
 use crate::store::{Store, Tx, TxOptions};
 use plan::{Effect, Plan, Strike, When};
@@ -376,5 +377,16 @@ impl<S: Store> Store for Faulty<S> {
         let begin = || store.begin(options);
         let tx = repos::call(&self.repos.0, Operation::Begin, begin).await?;
         Ok(Tx::new(tx::FaultyTx::new(tx, Arc::clone(plan))))
+    }
+
+    async fn commit_outcome(&self, token: &CommitToken) -> Result<CommitOutcome> {
+        let Direct { store, plan } = &self.repos.0;
+        let ask = || async {
+            match plan.outcome(token) {
+                Some(outcome) => Ok(outcome),
+                None => store.commit_outcome(token).await,
+            }
+        };
+        repos::call(&self.repos.0, Operation::CommitOutcome, ask).await
     }
 }

@@ -75,6 +75,8 @@ pub enum Operation {
     /// [`Tx::rollback`](crate::Tx::rollback), also by the closure form. A transaction that is just
     /// dropped makes no call
     Rollback,
+    /// [`Store::commit_outcome`](crate::Store::commit_outcome)
+    CommitOutcome,
     /// The begin of a [`Tx::savepoint`](crate::Tx::savepoint)
     Savepoint,
     /// The end of a savepoint that is kept

@@ -1,13 +1,13 @@
 //! Which call is to meet which fault. Calls are counted here, one at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use super::Operation;
-use crate::error::{Error, Result};
+use crate::error::{CommitOutcome, CommitToken, Error, Result};
 
 /// A fault that was set. It stays set when this is dropped.
 ///
@@ -135,6 +135,8 @@ struct State {
     outages: Vec<(Operation, MakeError)>,
     /// The calls that hang, or did.
     hanging: Vec<Arc<Signal>>,
+    /// How the commits ended whose answers said that nobody knows.
+    outcomes: HashMap<CommitToken, CommitOutcome>,
 }
 
 /// The faults that are set, and how often which call was made.
@@ -177,6 +179,18 @@ impl Plan {
 
     pub(super) fn calls(&self, operation: Operation) -> u64 {
         self.state().calls.get(&operation).copied().unwrap_or(0)
+    }
+
+    /// Remembers how a commit ended that met this error.
+    pub(super) fn remember(&self, error: &Error, outcome: CommitOutcome) {
+        if let Error::CommitUnknown { token } = error {
+            self.state().outcomes.insert(token.clone(), outcome);
+        }
+    }
+
+    /// How the last commit with this token ended.
+    pub(super) fn outcome(&self, token: &CommitToken) -> Option<CommitOutcome> {
+        self.state().outcomes.get(token).copied()
     }
 
     /// Counts a call, and says what it is to meet.

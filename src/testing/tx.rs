@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::Operation;
 use super::plan::{Plan, Strike, When};
 use super::repos::{Repos, Way};
-use crate::error::{Error, Failure, Result};
+use crate::error::{CommitOutcome, Error, Failure, Result};
 use crate::repo::{CarRepo, UserRepo};
 use crate::store::{Transaction, Tx};
 
@@ -183,6 +183,7 @@ impl Transaction for FaultyTx {
         let tx = &self.repos.0;
         let strike = tx.plan.next(Operation::Commit);
         if let Err(error) = tx.strike(&strike, When::Before).await {
+            tx.plan.remember(&error, CommitOutcome::RolledBack);
             return tx.give_up(error).await;
         }
         let committed = match tx.statement() {
@@ -192,8 +193,15 @@ impl Transaction for FaultyTx {
             }
             Err(refusal) => tx.give_up(refusal).await,
         };
-        tx.strike(&strike, When::After).await?;
-        committed
+        let answer = tx.strike(&strike, When::After).await;
+        if let Err(error) = &answer {
+            let outcome = match committed {
+                Ok(()) => CommitOutcome::Committed,
+                Err(_) => CommitOutcome::RolledBack,
+            };
+            tx.plan.remember(error, outcome);
+        }
+        answer.and(committed)
     }
 
     async fn rollback(&self) -> Result<()> {
@@ -214,13 +222,13 @@ impl Transaction for FaultyTx {
         tx.command(Operation::Savepoint, open).await
     }
 
-    async fn release(&self, level: u32) -> Result<()> {
+    async fn release(&self, savepoint: u32) -> Result<()> {
         let tx = &self.repos.0;
-        let release = || tx.inner().release(level);
+        let release = || tx.inner().release(savepoint);
         tx.command(Operation::ReleaseSavepoint, release).await
     }
 
-    async fn rollback_to(&self, level: u32) -> Result<()> {
+    async fn rollback_to(&self, savepoint: u32) -> Result<()> {
         let tx = &self.repos.0;
         let strike = tx.plan.next(Operation::UndoSavepoint);
         tx.strike(&strike, When::Before).await?;
@@ -228,7 +236,7 @@ impl Transaction for FaultyTx {
         if lost {
             return tx.refusal();
         }
-        let undone = tx.inner().rollback_to(level).await;
+        let undone = tx.inner().rollback_to(savepoint).await;
         if undone.is_ok() {
             // It was opened before the failure: nothing can be opened after one.
             tx.state().failed = None;

@@ -1,7 +1,11 @@
 //! Hosts that have to live with faults.
 
+use std::sync::Arc;
+
 use motorpool::testing::{self, Operation};
-use motorpool::{Car, Error, NewCar, PurchaseKey, Result, Store, StoreExt};
+use motorpool::{
+    Car, CommitOutcome, CommitToken, Error, NewCar, NewUser, PurchaseKey, Result, Store, StoreExt,
+};
 use uuid::Uuid;
 
 use crate::{ada, named, store, stored};
@@ -69,4 +73,49 @@ async fn a_transaction_whose_commit_is_in_doubt_is_run_again() {
         assert_eq!(owned.unwrap(), [golf]);
         assert_eq!(stored(&store).await, 1);
     }
+}
+
+/// A host that asks how a commit ended, because what is in it must not be done twice.
+async fn sign_up(store: &dyn Store, name: &str) -> Result<bool> {
+    let new = NewUser::new(name)?;
+    loop {
+        let done = store.transaction(|tx| {
+            let new = &new;
+            async move { tx.users().register(new).await }
+        });
+        match done.await {
+            Ok(registration) => return Ok(registration.is_created()),
+            Err(Error::CommitUnknown { token }) => match store.commit_outcome(&token).await? {
+                CommitOutcome::Committed => return Ok(true),
+                CommitOutcome::RolledBack => {}
+                _ => return Ok(false),
+            },
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_hears_how_a_commit_in_doubt_ended() {
+    for (made, commits) in [(false, 2), (true, 1)] {
+        let faulty = Arc::new(store());
+        match made {
+            false => faulty.fail(Operation::Commit, 1, testing::commit_unknown),
+            true => faulty.lose_answer(Operation::Commit, 1, testing::commit_unknown),
+        };
+        // Behind every kind of pointer.
+        let store: Arc<dyn Store> = faulty.clone();
+        let store: Box<dyn Store> = Box::new(store);
+        assert!(sign_up(&&*store, "Ada").await.unwrap());
+        assert_eq!(faulty.calls(Operation::Commit), commits);
+        assert_eq!(faulty.calls(Operation::CommitOutcome), 1);
+        assert_eq!(faulty.store().users().count().await.unwrap(), 1);
+    }
+    // Nobody has heard of another one; and the question fails like any other.
+    let store = store();
+    let other = CommitToken::new(7, 7);
+    let outcome = store.commit_outcome(&other).await.unwrap();
+    assert_eq!(outcome, CommitOutcome::Unknown);
+    store.fail(Operation::CommitOutcome, 1, testing::refused);
+    assert!(store.commit_outcome(&other).await.is_err());
 }

@@ -44,7 +44,8 @@ struct Work {
     /// Its copy, from its first change on.
     copy: Option<Arc<Rows>>,
     /// The copy at each open savepoint.
-    saved: Vec<Option<Arc<Rows>>>,
+    saved: Vec<(u32, Option<Arc<Rows>>)>,
+    savepoints: u32,
     failed: Option<Failure>,
     gave_way: bool,
     ended: bool,
@@ -99,9 +100,17 @@ impl Committed {
 }
 
 impl Work {
-    /// Why no statement can be run, if none can. Savepoints inside this level were dropped.
-    fn check(&mut self, level: usize) -> Result<()> {
-        if self.saved.len() > level && self.failed.is_none() {
+    /// How many savepoints are around this one, if it is open.
+    fn outside(&self, savepoint: u32) -> Result<usize> {
+        let place = self.saved.iter().position(|(open, _)| *open == savepoint);
+        place
+            .filter(|_| !self.ended)
+            .ok_or(Error::TransactionClosed)
+    }
+
+    /// Why no statement can be run, if none can. Savepoints beyond this many were dropped.
+    fn check(&mut self, finished: usize) -> Result<()> {
+        if self.saved.len() > finished && self.failed.is_none() {
             self.failed = Some(Failure::new("a savepoint in it was dropped unfinished"));
         }
         match &self.failed {
@@ -236,26 +245,24 @@ impl Transaction for Session {
     async fn savepoint(&self) -> Result<u32> {
         let work = &mut *self.work()?;
         work.check(usize::MAX)?;
-        work.saved.push(work.copy.clone());
-        Ok(work.saved.len() as u32)
+        work.savepoints += 1;
+        work.saved.push((work.savepoints, work.copy.clone()));
+        Ok(work.savepoints)
     }
 
-    async fn release(&self, level: u32) -> Result<()> {
+    async fn release(&self, savepoint: u32) -> Result<()> {
         let work = &mut *self.work()?;
-        work.check(level as usize)?;
-        if work.saved.len() < level as usize {
-            return Err(Error::TransactionClosed);
-        }
-        work.saved.pop().map(drop).ok_or(Error::TransactionClosed)
+        let outside = work.outside(savepoint)?;
+        work.check(outside + 1)?;
+        work.saved.truncate(outside);
+        Ok(())
     }
 
-    async fn rollback_to(&self, level: u32) -> Result<()> {
+    async fn rollback_to(&self, savepoint: u32) -> Result<()> {
         let work = &mut *self.work()?;
-        if work.ended || level == 0 || work.saved.len() < level as usize {
-            return Err(Error::TransactionClosed);
-        }
-        work.failed = None;
-        work.copy = work.saved.drain(level as usize - 1..).next().flatten();
+        let outside = work.outside(savepoint)?;
+        let saved = work.saved.drain(outside..).next();
+        (work.failed, work.copy) = (None, saved.and_then(|(_, copy)| copy));
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use tokio_postgres::types::PgLsn;
 use tokio_postgres::{Row, SimpleQueryMessage};
 
 use super::position::Mark;
-use crate::postgres::flight::{Driver, First, Noted, Rows, behind};
+use crate::postgres::flight::{Driver, First, Noted, Rows, behind, is_stale};
 use crate::postgres::lease::COMMIT;
 use crate::postgres::statement::{Params, Statement};
 
@@ -90,6 +90,9 @@ impl Log {
         params: &Params<'_>,
     ) -> Driver<R> {
         let (rows, asked) = behind(connection, statement, params, &POSITION).await;
+        if asked.as_ref().is_err_and(is_stale) {
+            connection.note.forget(POSITION.sql);
+        }
         let row = asked.ok().and_then(|First(row)| row);
         self.note(row.as_ref().and_then(mark));
         rows

@@ -87,7 +87,7 @@ impl Replicas {
             let state = replica.standing.get();
             ReplicaStatus {
                 number,
-                out: state.out,
+                out: state.out(),
                 lag: state.lag,
                 reads: replica.standing.reads(),
                 size: replica.shared.pool.status().size,

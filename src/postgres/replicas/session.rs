@@ -10,7 +10,7 @@ use super::log::Log;
 use super::position::Position;
 use super::repos::Routed;
 use super::state::State;
-use crate::error::Result;
+use crate::error::{CommitOutcome, CommitToken, Result};
 use crate::postgres::{PgStore, transaction};
 use crate::repo::{CarRepo, UserRepo};
 use crate::store::{Store, Transaction, Tx, TxOptions};
@@ -134,6 +134,10 @@ impl Store for Session {
             state: Arc::clone(&self.state),
         }))
     }
+
+    async fn commit_outcome(&self, token: &CommitToken) -> Result<CommitOutcome> {
+        self.store.commit_outcome(token).await
+    }
 }
 
 impl fmt::Debug for Session {
@@ -175,12 +179,12 @@ impl<T: Transaction> Transaction for Noted<T> {
         self.inner.savepoint().await
     }
 
-    async fn release(&self, level: u32) -> Result<()> {
-        self.inner.release(level).await
+    async fn release(&self, savepoint: u32) -> Result<()> {
+        self.inner.release(savepoint).await
     }
 
-    async fn rollback_to(&self, level: u32) -> Result<()> {
-        self.inner.rollback_to(level).await
+    async fn rollback_to(&self, savepoint: u32) -> Result<()> {
+        self.inner.rollback_to(savepoint).await
     }
 
     fn gave_way(&self) -> bool {

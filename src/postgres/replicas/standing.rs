@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{ClientWrapper, Hook, HookError};
 use futures_util::FutureExt;
@@ -22,6 +22,9 @@ use crate::error::Error;
 /// What a new connection is asked.
 const MEET: &str = "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(),
     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
+
+/// How old what a look has found may be, which is far longer than one and its pause take.
+const OUTDATED: Duration = Duration::from_secs(3);
 
 /// What is known of a replica.
 pub(super) struct Standing {
@@ -51,6 +54,8 @@ pub(super) struct State {
     /// Counts how often what had been learned was given up.
     epoch: u64,
     looked: bool,
+    /// When that was last.
+    at: Option<Instant>,
 }
 
 /// What a look has found.
@@ -79,6 +84,7 @@ impl Standing {
                 several: false,
                 epoch: 0,
                 looked: false,
+                at: None,
             }),
             news: Notify::new(),
             wake: Arc::default(),
@@ -103,13 +109,13 @@ impl Standing {
     pub(super) fn admits(&self, timeline: Option<u32>) -> Option<usize> {
         let state = self.state();
         let fits = timeline.is_none_or(|timeline| timeline == state.timeline);
-        (state.out.is_none() && fits).then(|| self.busy.load(Relaxed))
+        (state.out().is_none() && fits).then(|| self.busy.load(Relaxed))
     }
 
     /// Whether every connection to it shows this place, as long as the epoch stays the same.
     pub(super) fn has(&self, mark: Mark) -> Option<u64> {
         let state = self.state();
-        let known = state.out.is_none() && !state.several && state.timeline == mark.timeline;
+        let known = state.out().is_none() && !state.several && state.timeline == mark.timeline;
         (known && state.replayed >= mark.lsn).then_some(state.epoch)
     }
 
@@ -178,6 +184,7 @@ impl Standing {
         }
         let was = state.said();
         (state.out, state.lag, state.looked) = (found.out, found.lag, true);
+        state.at = Some(Instant::now());
         drop(state);
         self.tell(was, found.out, None);
     }
@@ -261,6 +268,15 @@ impl Standing {
 type Said = Option<OutOfRotation>;
 
 impl State {
+    /// Why it is not read from now: also because nobody looks at it any more, as when the runtime of
+    /// those who did has ended, or is kept busy.
+    pub(super) fn out(&self) -> Option<OutOfRotation> {
+        match self.at {
+            Some(at) if at.elapsed() > OUTDATED => Some(OutOfRotation::Unreachable),
+            _ => self.out,
+        }
+    }
+
     /// `None`: nothing yet.
     fn said(&self) -> Option<Said> {
         self.looked.then_some(self.out)
@@ -368,6 +384,18 @@ mod tests {
         standing.leave(OutOfRotation::Promoted, None);
         assert!(!has(&standing, 1));
         assert_eq!(standing.admits(None), None);
+    }
+
+    #[test]
+    fn what_nobody_looks_at_any_more_is_not_relied_on() {
+        let standing = standing();
+        assert_eq!(standing.admits(None), Some(0));
+        let before = Instant::now().checked_sub(OUTDATED);
+        standing.state().at = before;
+        assert!(standing.admits(None).is_none() && !has(&standing, 1));
+        assert_eq!(standing.get().out(), Some(OutOfRotation::Unreachable));
+        look(&standing, 10, 7, false);
+        assert!(standing.admits(None).is_some() && has(&standing, 10));
     }
 
     #[test]

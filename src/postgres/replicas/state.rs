@@ -173,17 +173,12 @@ fn stored_nothing(error: &Error) -> bool {
 /// Whether the database answered, so that a position was noted. What an error of the domain tells
 /// the caller must not be untold by the next read.
 fn stored(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::UsernameTaken
-            | Error::UnknownOwner { .. }
-            | Error::UserOwnsCars { .. }
-            | Error::UserNotFound { .. }
-            | Error::CarNotFound { .. }
-            | Error::NotOwner { .. }
-            | Error::PurchaseKeyReused { .. }
-            | Error::Decode { .. }
-    )
+    match error {
+        // Nothing was sent.
+        Error::Invalid(_) => false,
+        Error::Decode { .. } => true,
+        error => error.is_domain(),
+    }
 }
 
 #[cfg(test)]
