@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::body::to_bytes;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Query, Request, State};
+use axum::extract::{MatchedPath, Path, Query, Request, State};
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{ErrorResponse, Response, Result as Answer};
+use axum::response::{ErrorResponse, IntoResponse, Response, Result as Answer};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use clap::Parser;
 use motorpool::{
     Car, Error, MemoryStore, NewCar, NewUser, Page, PageRequest, PgStore, PurchaseKey, Role, Store,
@@ -33,9 +33,7 @@ use motorpool::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::timeout::TimeoutLayer;
@@ -55,7 +53,7 @@ struct Arguments {
     /// The database, with a current schema.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     url: Option<String>,
-    /// Milliseconds for a call to the database. A request has three times as many.
+    /// Milliseconds for a call to the database, and for a body. A handler has three times as many.
     #[arg(long, default_value_t = 10_000)]
     call_timeout: u64,
     /// Milliseconds that a load balancer has to notice that the service ends.
@@ -93,11 +91,11 @@ async fn main() -> anyhow::Result<()> {
         app.store = Arc::new(store.clone());
         app.postgres = Some(store);
     }
-    let listener = TcpListener::bind(arguments.listen).await?;
+    let listener = tokio::net::TcpListener::bind(arguments.listen).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     println!("listening on http://{}", listener.local_addr()?);
 
-    let (close, closed) = oneshot::channel::<()>();
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
     let server = axum::serve(listener, router(app.clone()));
     let server = server.with_graceful_shutdown(async { drop(closed.await) });
     let mut server = tokio::spawn(server.into_future());
@@ -129,7 +127,7 @@ pub(crate) fn router(app: App) -> Router {
     };
     let trace = TraceLayer::new_for_http().make_span_with(span);
     let trace = trace.on_response(DefaultOnResponse::new().level(Level::INFO));
-    let limit = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, 3 * app.call);
+    let limit = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, 3 * app.call);
     // Each layer surrounds what stands above it.
     Router::new()
         .route("/users", get(list).post(register))
@@ -137,9 +135,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/users/{user}/cars", get(cars).post(buy))
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(ready))
-        .layer(DefaultBodyLimit::max(16 * 1024))
         .layer(limit)
-        .layer(from_fn_with_state(app.clone(), finish))
+        .layer(from_fn_with_state(app.clone(), surround))
         .layer(trace.on_failure(()))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
@@ -153,7 +150,10 @@ struct Given {
     role: Option<Role>,
 }
 
-async fn register(app: State<App>, Json(new): Json<Given>) -> Answer<(StatusCode, Json<User>)> {
+/// What is there now, and whether it is new.
+type Made<T> = Answer<(StatusCode, Json<T>)>;
+
+async fn register(app: State<App>, Json(new): Json<Given>) -> Made<User> {
     let user = NewUser::new(new.username.unwrap_or_default()).map_err(failed)?;
     let user = user.role(new.role.unwrap_or_default());
     let registration = app.store.users().register(&user).await.map_err(failed)?;
@@ -219,40 +219,34 @@ struct Buy {
     model: String,
 }
 
-async fn buy(
-    app: State<App>,
-    Path(owner): Path<UserId>,
-    headers: HeaderMap,
-    Json(new): Json<Buy>,
-) -> Answer<(StatusCode, Json<Car>)> {
-    let mut new = NewCar::new(new.model, owner).map_err(failed)?;
+async fn buy(app: State<App>, id: Path<UserId>, headers: HeaderMap, new: Json<Buy>) -> Made<Car> {
+    let mut new = NewCar::new(new.0.model, *id).map_err(failed)?;
     if let Some(header) = headers.get("idempotency-key") {
         let bad = (StatusCode::BAD_REQUEST, "an Idempotency-Key is ASCII text");
-        new = new.key(purchase_key(owner, header).ok_or(bad)?);
+        new = new.key(purchase_key(*id, header).ok_or(bad)?);
     }
     let car = app.store.cars().buy(&new).await.map_err(failed)?;
     Ok((StatusCode::CREATED, Json(car)))
 }
 
-/// A UUID as it is; of any other text, the one that belongs to this text and this user.
+/// A UUID in its usual form as it is; of any other text, the one of this text and this user.
 fn purchase_key(owner: UserId, header: &HeaderValue) -> Option<PurchaseKey> {
     // In quotes, it is a string of a structured header.
     let text = header.to_str().ok()?.trim_matches('"');
     let name = format!("motorpool purchase {owner} {text}");
     let derived = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes());
-    (!text.is_empty()).then(|| Uuid::try_parse(text).unwrap_or(derived).into())
+    let given = Uuid::try_parse(text).ok().filter(|_| text.len() == 36);
+    (!text.is_empty()).then(|| given.unwrap_or(derived).into())
 }
 
-async fn ready(app: State<App>) -> (StatusCode, &'static str) {
+async fn ready(app: State<App>) -> Answer<&'static str> {
     let mut ready = !app.ending.load(Relaxed);
     if let Some(postgres) = &app.postgres {
         let schema = timeout(app.call, schema_status(postgres.pool())).await;
         ready &= matches!(schema, Ok(Ok(status)) if status.is_current());
     }
-    match ready {
-        true => (StatusCode::OK, "ready"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
-    }
+    let not = (StatusCode::SERVICE_UNAVAILABLE, "not ready");
+    Ok(ready.then_some("ready").ok_or(not)?)
 }
 
 /// The status of an error, and as much of it as is the client's business.
@@ -268,23 +262,31 @@ fn failed(error: impl Into<Error>) -> ErrorResponse {
         _ if error.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    if !status.is_server_error() {
-        return (status, error.to_string()).into();
+    let kind = Extension(format!("urn:motorpool:{}", error.kind()));
+    if error.is_domain() {
+        return (status, kind, error.to_string()).into();
     }
     error!(error = &error as &dyn std::error::Error, "a call failed");
     let retry = error.is_retryable().then_some([(RETRY_AFTER, "1")]);
-    (status, retry, "the service has written down what failed").into()
+    (status, kind, retry, "the service has noted what failed").into()
 }
 
-/// Makes a problem of every error, those of axum's own included.
-async fn finish(app: State<App>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+/// Reads the body first, and makes a problem of every error, those of axum's own included.
+async fn surround(app: State<App>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut response = match timeout(app.call, to_bytes(body, 16 * 1024)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(parts, body.into())).await,
+        Ok(Err(_)) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    };
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {
         let (mut parts, text) = response.into_parts();
         let text = to_bytes(text, 4096).await.unwrap_or_default();
         let (title, text) = (status.canonical_reason(), String::from_utf8_lossy(&text));
-        let problem = json!({"title": title, "status": status.as_u16(), "detail": text});
+        let kind = (parts.extensions.get()).map_or("about:blank", String::as_str);
+        let status = status.as_u16();
+        let problem = json!({"type": kind, "title": title, "status": status, "detail": text});
         let kind = HeaderValue::from_static("application/problem+json");
         parts.headers.insert(CONTENT_TYPE, kind);
         response = Response::from_parts(parts, problem.to_string().into());

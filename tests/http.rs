@@ -198,6 +198,9 @@ async fn keys(mut client: Client) {
     for same in [uuid, &uuid.to_uppercase(), &format!("\"{uuid}\"")] {
         assert_eq!(client.buy(ada, "Golf", same).await.expect(201), golf);
     }
+    // Without hyphens it is a text as any other.
+    let text = uuid.replace('-', "");
+    client.buy(grace, "Golf", &text).await.expect(201);
     // A UUID is one for everybody; any other text is a user's own.
     client.buy(grace, "Golf", uuid).await.problem(422);
     client.buy(ada, "Mini", uuid).await.problem(422);

@@ -135,6 +135,12 @@ impl Answer {
         assert_eq!(kind, Some("application/problem+json"), "{self:?}");
         let problem = self.json();
         assert_eq!(problem["status"], status, "{self:?}");
+        let kind = problem["type"].as_str().unwrap_or_default();
+        let own = kind.strip_prefix("urn:motorpool:");
+        assert!(
+            kind == "about:blank" || own.is_some_and(|own| !own.is_empty()),
+            "{self:?}"
+        );
         let title = problem["title"].as_str().unwrap_or_default();
         assert!(!title.is_empty(), "{self:?}");
         assert!(self.header("x-request-id").is_some(), "{self:?}");

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use motorpool::testing::{Faulty, Operation};
 use motorpool::{
-    CarId, CommitToken, Error, Failure, InvalidInput, Source, UnavailableReason, UserId,
+    CarId, CommitToken, Error, Failure, InvalidInput, MemoryStore, Source, UnavailableReason,
+    UserId,
 };
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -148,6 +150,26 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     service.stop().await;
 }
 
+/// Not the client's fault, so another status.
+#[tokio::test]
+async fn a_handler_that_takes_too_long_is_not_waited_for() {
+    let store = Faulty::new(MemoryStore::new());
+    let hanging = store.hang(Operation::GetByUsername, 1);
+    let app = App {
+        store: Arc::new(store),
+        postgres: None,
+        call: Duration::from_millis(100),
+        ending: Arc::default(),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(axum::serve(listener, router(app)).into_future());
+    let mut client = Client::connect(address).await.unwrap();
+    client.request("GET /users/Ada", None).await.problem(504);
+    assert!(hanging.has_struck());
+    server.abort();
+}
+
 /// What only the log may say.
 const SECRET: &str = "relation sesame";
 
@@ -281,6 +303,8 @@ async fn every_error_has_its_status_and_tells_nothing_of_the_inside() {
         ] {
             let answer = client.request(what, body).await;
             let detail = answer.problem(*status);
+            let kind = format!("urn:motorpool:{}", error().kind());
+            assert_eq!(answer.json()["type"], kind, "{answer:?}");
             let expected = again.then_some("1");
             assert_eq!(answer.header("retry-after"), expected, "{answer:?}");
             match status {
