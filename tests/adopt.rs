@@ -388,6 +388,29 @@ async fn a_writer_that_has_read_before_is_not_waited_for_in_turn() {
     .await;
 }
 
+/// The other way round, somebody has read the second table and wants the first: the adoption gives way.
+#[tokio::test]
+async fn a_reader_of_both_is_not_ended_by_an_adoption() {
+    with_empty_database(async |database| {
+        let (store, watch) = flask(&database, FLASK).await;
+        let reader = Watch::new(&database).await;
+        reader.run("SET search_path = public; BEGIN").await;
+        assert_eq!(reader.number("SELECT count(*) FROM cars").await, 300);
+        let pool = store.pool().clone();
+        let once = Migrator::new().attempts(1);
+        let adopting = tokio::spawn(async move { once.adopt(&pool).await });
+        // It has the one table and waits for the other.
+        watch.waiting(1).await;
+        assert_eq!(reader.number("SELECT count(*) FROM users").await, 100);
+        let given_up = adopting.await.unwrap().unwrap_err();
+        assert_eq!(given_up.sqlstate(), Some("55P03"), "{given_up}");
+        reader.run("COMMIT").await;
+        let adoption = adopt(&store).await;
+        assert!(matches!(adoption, Adoption::Adopted { .. }), "{adoption:?}");
+    })
+    .await;
+}
+
 /// A bad row is told while somebody else holds the table, and nobody waits behind the one who looks.
 #[tokio::test]
 async fn bad_rows_are_found_without_a_lock() {

@@ -11,10 +11,11 @@ mod cluster;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use cluster::server::{Options, Server};
 use cluster::{Cluster, Setup};
-use motorpool::{CommitOutcome, CommitToken, PgStore, Store};
+use motorpool::{Batching, CommitOutcome, CommitToken, NewUser, PgStore, Store, TxOptions};
 use tokio_postgres::{Client, NoTls};
 
 const TOKEN: &str = "SELECT pg_current_xact_id()::text::bigint, \
@@ -295,4 +296,66 @@ async fn a_copy_that_was_promoted_is_not_the_server_that_was_copied() {
     // Older ones throw the statistics away.
     assert_eq!(era == lost.era(), version >= 150_000);
     assert_eq!(outcome(&server, &lost).await, CommitOutcome::Unknown);
+}
+
+/// The server calls a commit done when it is told not to wait for a standby any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_waits_for_a_standby_is_not_called_done_by_a_close() {
+    let cluster = Cluster::set_up(Setup {
+        standbys: 1,
+        synchronous: Some("on"),
+        fsync: false,
+        settings: vec![],
+    })
+    .await;
+    let [primary, standby] = [0, 1].map(|number| cluster.node(number));
+    let setting = PgStore::connect(&primary.url()).await.unwrap();
+    setting.migrate().await.unwrap();
+    setting.close().await;
+    let look = primary.client().await;
+    for transaction in [true, false] {
+        let store = PgStore::builder(&primary.url()).unwrap();
+        let store = store.call_timeout(Duration::from_secs(60));
+        let store = store.batching(Batching::Off).build().await.unwrap();
+        let new = NewUser::new(format!("Ada {transaction}")).unwrap();
+        let tx = store.begin(TxOptions::new()).await.unwrap();
+        tx.users().register(&new).await.unwrap();
+        standby.stop_process();
+        let other = store.clone();
+        let waiting = tokio::spawn(async move {
+            match transaction {
+                true => tx.commit().await,
+                false => {
+                    tx.rollback().await.unwrap();
+                    other.users().register(&new).await.map(drop)
+                }
+            }
+        });
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        let started = Instant::now();
+        while look.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            assert!(started.elapsed() < Duration::from_secs(20), "nobody waits");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(store.close().within(Duration::ZERO).await, 1);
+        let answer = waiting.await.unwrap();
+        assert!(answer.unwrap_err().is_outcome_unknown());
+        standby.resume();
+    }
+}
+
+/// A server that was left behind by a failover gives the same numbers out.
+#[tokio::test]
+async fn a_server_of_an_older_timeline_does_not_know() {
+    let server = server();
+    let client = client(&server).await;
+    let aborted = begin(&client).await;
+    client.batch_execute("ROLLBACK").await.unwrap();
+    let of_this_one = aborted.clone().on_timeline(1);
+    assert_eq!(
+        outcome(&server, &of_this_one).await,
+        CommitOutcome::RolledBack
+    );
+    let of_the_next = aborted.on_timeline(2);
+    assert_eq!(outcome(&server, &of_the_next).await, CommitOutcome::Unknown);
 }

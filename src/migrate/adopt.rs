@@ -1,13 +1,13 @@
 //! Takes over a database that the original application made.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::{Row, Transaction};
 
 use super::apply::{again, analyze, look_at_encoding, note, now, refuse_stranger, up};
 use super::check::{self, Difference};
-use super::session::{Session, failed, value};
+use super::session::{Session, failed, milliseconds, value};
 use super::status;
 use super::step::{CREATE_HISTORY, Step};
 use super::{Applied, Migrator};
@@ -73,6 +73,10 @@ UNION ALL
 SELECT 'cars', id, format('there is no user %s to own it', owner_id) FROM cars
 WHERE NOT EXISTS (SELECT FROM users WHERE users.id = cars.owner_id)
 ORDER BY 1 DESC, 2, 3";
+
+/// How long the second table is waited for: less than the server waits before it looks for a deadlock
+/// (`deadlock_timeout`, 1 s by default).
+const SECOND_LOCK: Duration = Duration::from_millis(800);
 
 /// Whoever owns the tables reads the history, also where somebody else has adopted them for that role.
 const SHOW_HISTORY: &str = "DO $$
@@ -144,7 +148,7 @@ pub(super) async fn adopt(session: &mut Session, migrator: &Migrator) -> Result<
     };
     // What cannot run in a transaction, and what comes after it.
     if let Adoption::Adopted { applied, .. } = &mut adoption {
-        look_at_encoding(session).await?;
+        look_at_encoding(session).await;
         analyze(session).await;
         applied.extend(up(session, migrator).await?);
     }
@@ -166,11 +170,21 @@ async fn take_over(
     // From here on nobody adds a row that was not looked at. A step needs the tables for itself; who
     // asks for that with the weaker lock in hand, and who has read and asks to write, would wait for
     // each other.
-    let lock = match inside.is_empty() {
-        true => "LOCK TABLE users, cars IN SHARE ROW EXCLUSIVE MODE",
-        false => "LOCK TABLE users, cars IN ACCESS EXCLUSIVE MODE",
+    let mode = match inside.is_empty() {
+        true => "SHARE ROW EXCLUSIVE",
+        false => "ACCESS EXCLUSIVE",
     };
-    run(&transaction, lock).await?;
+    run(&transaction, &format!("LOCK TABLE users IN {mode} MODE")).await?;
+    // Somebody may have read the cars and wait for the users now. It is this one that gives way, before
+    // the server takes the other one for the cause of the deadlock.
+    let [short, long] = [
+        SECOND_LOCK.min(migrator.lock_timeout),
+        migrator.lock_timeout,
+    ]
+    .map(|limit| format!("SET LOCAL lock_timeout = {}", milliseconds(limit)));
+    run(&transaction, &short).await?;
+    run(&transaction, &format!("LOCK TABLE cars IN {mode} MODE")).await?;
+    run(&transaction, &long).await?;
     let rows = transaction.query(BAD_ROWS, &[]).await;
     let bad = bad_rows(&rows.map_err(failed(what))?)?;
     if !bad.is_empty() {
@@ -227,7 +241,8 @@ fn bad_rows(rows: &[Row]) -> Result<Vec<BadRow>> {
 async fn refuse_without_history(session: &mut Session, steps: &[Step]) -> Result<()> {
     let all: Vec<_> = steps.iter().collect();
     let version = all.last().map_or(0, |step| step.version);
-    match check::compare(session, &all).await?.is_empty() {
+    let differences = check::compare(session, &all).await;
+    match differences.is_ok_and(|differences| differences.is_empty()) {
         false => Ok(()),
         true => Err(Error::Migration {
             reason: format!(

@@ -26,11 +26,15 @@ END $$"
     )
 }
 
+/// As the server takes them. 0 would be no limit.
+pub(super) fn milliseconds(limit: Duration) -> i32 {
+    i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1)
+}
+
 /// What a migrator sets for itself, whatever its role or database says: a migration takes as long as
 /// it takes, but waits for tables for this long only, and after it has waited for a lock it sees
 /// what was stored meanwhile. The catalog writes its definitions as it does by itself.
 pub(super) fn settings(lock_timeout: Duration) -> String {
-    let lock_timeout = i32::try_from(lock_timeout.as_millis()).unwrap_or(i32::MAX);
     // The one by its name is known from version 17 on.
     format!(
         "SET client_min_messages = warning;
@@ -41,7 +45,7 @@ SET idle_in_transaction_session_timeout = 0;
 SET default_transaction_isolation = 'read committed';
 SET quote_all_identifiers = off;
 SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'",
-        lock_timeout.max(1)
+        milliseconds(lock_timeout)
     )
 }
 

@@ -31,8 +31,13 @@ pub(super) fn abandon(client: ClientWrapper, way: Way, until_then: impl Send + '
         // Answered once the statement before it is over.
         let mut quiet = pin!(client.simple_query(""));
         let mut pause = CANCEL_PAUSE;
+        let mut asking = None;
         for _ in 0..CANCEL_TIMES {
-            let _ = timeout(pause, way.cancel(&cancel)).await;
+            // Not again while the last request is on its way.
+            let ask = asking.get_or_insert_with(|| Box::pin(way.cancel(&cancel)));
+            if timeout(pause, ask).await.is_ok() {
+                asking = None;
+            }
             if timeout(pause, &mut quiet).await.is_ok() {
                 break;
             }

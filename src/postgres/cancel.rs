@@ -50,11 +50,11 @@ impl Pooler {
         }
     }
 
-    /// Whether a request that goes this way is not less secret than the connection was.
-    pub(super) fn keeps_secrets(&self) -> bool {
+    /// Whether it is where the connection went, and nobody else is asked.
+    pub(super) fn is_known(&self) -> bool {
         match self {
             Pooler::Same(_) => true,
-            Pooler::OneOf(hosts) => hosts.iter().all(in_clear),
+            Pooler::OneOf(hosts) => hosts.len() == 1,
         }
     }
 

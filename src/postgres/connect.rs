@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_postgres::{CancelToken, Client, Config};
 
 use super::cancel::{Pooler, Way};
-use super::dial::{Dial, Dialled};
+use super::dial::{Dial, Dialled, Hold};
 use super::health::{Health, Verdict};
 use super::mode::StatementMode;
 use super::observe::{Server, Slow};
@@ -172,7 +172,7 @@ impl Settings {
         // A second time is the same.
         let _ = health.pooler.set(Pooler::at(self.hosts(), tls));
         let dial = self.dial(tls).telling(&health.server);
-        let connections = Arc::new(Connections::new(self.target.session));
+        let connections = Arc::new(Connections::new(self.target.session, dial.hold()));
         let manager = Manager::from_connect(
             // Not looked at: the connector knows where to go.
             Config::new(),
@@ -243,6 +243,7 @@ fn identity(client: &ClientWrapper) -> usize {
 pub(super) struct Connections {
     /// The kind of server that they are to.
     pub(super) wanted: SessionAttrs,
+    hold: Hold,
     tasks: Mutex<Vec<(AbortHandle, CancelToken)>>,
     /// Those that were taken from the pool to be checked, and how many they are: nearly always
     /// none, and then nobody takes the lock.
@@ -251,9 +252,10 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    fn new(wanted: SessionAttrs) -> Self {
+    fn new(wanted: SessionAttrs, hold: Hold) -> Self {
         Connections {
             wanted,
+            hold,
             tasks: Mutex::default(),
             suspects: Mutex::default(),
             suspected: AtomicUsize::new(0),
@@ -286,8 +288,10 @@ impl Connections {
 
     /// Closes every connection, whatever it is doing. A server that works or waits does not notice
     /// that, so if any is `busy` it is told to stop before: a pooler passes nothing on for a
-    /// connection that is closed.
+    /// connection that is closed. Nobody hears what comes of it: a commit that waited for a standby
+    /// would look well.
     pub(super) async fn end(&self, busy: bool, way: &Way) {
+        self.hold.begin();
         let tasks = std::mem::take(&mut *self.tasks());
         let open = tasks.iter().filter(|(task, _)| busy && !task.is_finished());
         let cancel = open.map(|(_, cancel)| way.cancel(cancel));

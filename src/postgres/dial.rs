@@ -8,9 +8,15 @@
 #[cfg(test)]
 mod tests;
 
+use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -37,6 +43,28 @@ pub(super) struct Dial {
     last: AtomicUsize,
     /// Who is told which host that was.
     told: Option<Arc<Server>>,
+    hold: Hold,
+}
+
+/// Holds connections: what comes on them is not looked at any more, and they stay open until their
+/// tasks are ended.
+#[derive(Clone, Default)]
+pub(super) struct Hold(Arc<AtomicBool>);
+
+impl Hold {
+    pub(super) fn begin(&self) {
+        self.0.store(true, SeqCst);
+    }
+
+    /// Drives a connection to its end, unless it is held.
+    async fn drive<T>(self, connection: impl Future<Output = T>) -> T {
+        let mut connection = pin!(connection);
+        poll_fn(|cx| match self.0.load(SeqCst) {
+            true => Poll::Pending,
+            false => connection.as_mut().poll(cx),
+        })
+        .await
+    }
 }
 
 struct Host {
@@ -102,6 +130,7 @@ impl Dial {
             share: limit / number,
             last: AtomicUsize::new(0),
             told: None,
+            hold: Hold::default(),
         }
     }
 
@@ -113,6 +142,11 @@ impl Dial {
             told: one.then(|| Arc::clone(server)),
             ..self
         }
+    }
+
+    /// What holds the connections that it makes.
+    pub(super) fn hold(&self) -> Hold {
+        self.hold.clone()
     }
 
     /// Makes a connection. The caller ends it when the time is over.
@@ -163,7 +197,7 @@ impl Dial {
                 SessionAttrs::Any => addresses::Order::Found,
                 _ => addresses::Order::LastFirst,
             };
-            let attempt = host.attempt(&self.tls, wanted, self.share, order);
+            let attempt = host.attempt((&self.tls, &self.hold), wanted, self.share, order);
             let dialled = match has_share {
                 true => match timeout(self.share, attempt).await {
                     Ok(dialled) => dialled,
@@ -196,7 +230,7 @@ impl Host {
     /// the last one ends when the caller ends it.
     async fn attempt(
         &self,
-        tls: &Connector,
+        with: (&Connector, &Hold),
         wanted: SessionAttrs,
         share: Duration,
         order: addresses::Order,
@@ -205,7 +239,7 @@ impl Host {
         let number = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         let mut refused = Refused::default();
         for (tried, address) in addresses.iter().enumerate() {
-            let attempt = attempt(&address.config, tls.clone(), wanted);
+            let attempt = attempt(&address.config, with, wanted);
             let dialled = match tried + 1 == addresses.len() {
                 true => attempt.await,
                 false => match timeout(share / number, attempt).await {
@@ -226,10 +260,15 @@ impl Host {
 }
 
 /// Connects to one address and looks what kind of server it is.
-async fn attempt(config: &Config, tls: Connector, wanted: SessionAttrs) -> Driver<Dialled> {
-    let (client, connection) = config.connect(tls).await?;
+async fn attempt(
+    config: &Config,
+    (tls, hold): (&Connector, &Hold),
+    wanted: SessionAttrs,
+) -> Driver<Dialled> {
+    let (client, connection) = config.connect(tls.clone()).await?;
+    let hold = hold.clone();
     let task = tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = hold.drive(connection).await {
             tracing::debug!(%error, "a connection ended");
         }
     });

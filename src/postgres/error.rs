@@ -192,7 +192,7 @@ pub(super) fn is_statement_timeout(
     took: Duration,
     limit: Option<Duration>,
 ) -> bool {
-    is_cancel(failure)
+    failure.sqlstate() == Some(SqlState::QUERY_CANCELED.code())
         && (failure.message().contains("statement timeout")
             || limit.is_some_and(|limit| took >= limit))
 }
@@ -200,11 +200,6 @@ pub(super) fn is_statement_timeout(
 /// The encoding of the database has no characters for a text, so no row has it either.
 pub(super) fn has_no_characters(error: &Error) -> bool {
     error.sqlstate() == Some(SqlState::UNTRANSLATABLE_CHARACTER.code())
-}
-
-/// Somebody cancelled the statement.
-pub(super) fn is_cancel(failure: &Failure) -> bool {
-    failure.sqlstate() == Some(SqlState::QUERY_CANCELED.code())
 }
 
 /// A statement that always gives a row gave none.

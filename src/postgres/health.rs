@@ -88,8 +88,6 @@ pub(super) struct Health {
     pub(super) server: Arc<Server>,
     /// The connections are to a standby.
     standby: bool,
-    /// The store is closed, and what still runs is cancelled.
-    cut: AtomicBool,
     max_lifetime: Duration,
     jitter: RandomState,
     discarded: [AtomicU64; 6],
@@ -119,20 +117,10 @@ impl Health {
             log: None,
             server: Arc::new(Server::unknown()),
             standby: false,
-            cut: AtomicBool::new(false),
             max_lifetime,
             jitter: RandomState::new(),
             discarded: Default::default(),
         }
-    }
-
-    /// From now on what is still running is cancelled.
-    pub(super) fn cut(&self) {
-        self.cut.store(true, Relaxed);
-    }
-
-    pub(super) fn is_cut(&self) -> bool {
-        self.cut.load(Relaxed)
     }
 
     /// How the statement of a connection is cancelled.
@@ -141,7 +129,7 @@ impl Health {
             (StatementMode::Unnamed, Some(pooler)) => Way::Pooler(pooler.clone()),
             (StatementMode::Unnamed, None) => Way::Nowhere,
             // One in session mode, or that knows names.
-            (StatementMode::Prepared, Some(pooler)) if pooler.keeps_secrets() => {
+            (StatementMode::Prepared, Some(pooler)) if pooler.is_known() => {
                 Way::Pooler(pooler.clone())
             }
             (StatementMode::Prepared, _) => Way::Direct(self.route.clone()),

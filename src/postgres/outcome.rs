@@ -99,6 +99,10 @@ async fn outcome(executor: &Executor, token: &CommitToken) -> Result<CommitOutco
     };
     let same_era = era.crash != 0 && era.crash == token.era();
     let same_timeline = era.timeline != 0 && era.timeline == token.timeline();
+    // A server that others have taken the place of knows nothing of what was done there.
+    if era.timeline != 0 && era.timeline < token.timeline() {
+        return Ok(CommitOutcome::Unknown);
+    }
     // A copy of the server that was promoted may have its statistics as well.
     let same_server = same_era && (same_timeline || era.timeline == 0 || token.timeline() == 0);
     let number = token.transaction().to_string();

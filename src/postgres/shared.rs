@@ -160,7 +160,7 @@ impl Shared {
                 self.refuse_closed().map(|()| lease)
             }
             // Somebody waits for the server, and not for whoever has a connection.
-            Ok(Err(PoolError::Timeout(TimeoutType::Wait))) if !self.all_in_use() => {
+            Ok(Err(PoolError::Timeout(TimeoutType::Wait))) if self.hardly_any() => {
                 Err(error::unavailable(UnavailableReason::ConnectTimeout, None))
             }
             Ok(Err(error)) => Err(error::from_pool(error, started.elapsed())),
@@ -211,7 +211,6 @@ impl Shared {
     /// Closes every connection of the store's own pool.
     pub(super) async fn end_connections(&self, busy: bool) {
         if let Some(connections) = &self.connections {
-            self.health.cut();
             connections.end(busy, &self.health.way(self.mode)).await;
         }
     }
@@ -227,6 +226,13 @@ impl Shared {
         let sent = Instant::now();
         let rows = deadline.bound(lease.gather(statement, params)).await;
         rows.map_err(|error| self.timed_out(error, sent))
+    }
+
+    /// Whether most connections that there may be are yet to be made. One that is just made anew does
+    /// not count.
+    fn hardly_any(&self) -> bool {
+        let status = self.pool.status();
+        status.size < status.max_size.div_ceil(2)
     }
 
     pub(super) fn all_in_use(&self) -> bool {
@@ -249,10 +255,6 @@ impl Shared {
             Error::Timeout { after } => {
                 self.health.suspect();
                 Error::Timeout { after }
-            }
-            // By this store, which was closed over it.
-            Error::Database(failure) if self.health.is_cut() && error::is_cancel(&failure) => {
-                error::unavailable(UnavailableReason::Closed, Some(Box::new(failure)))
             }
             Error::Database(failure) if error::is_statement_timeout(&failure, took, limit) => {
                 Error::Timeout { after: took }

@@ -195,8 +195,9 @@ impl Transaction for FaultyTx {
         };
         let answer = tx.strike(&strike, When::After).await;
         if let Err(error) = &answer {
-            let outcome = match committed {
+            let outcome = match &committed {
                 Ok(()) => CommitOutcome::Committed,
+                Err(error) if error.is_outcome_unknown() => CommitOutcome::Unknown,
                 Err(_) => CommitOutcome::RolledBack,
             };
             tx.plan.remember(error, outcome);

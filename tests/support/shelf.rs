@@ -8,11 +8,14 @@
 )]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
 /// Whoever still has a transaction open in it is waited for, but not for ever.
 const EMPTY: &str = "SET lock_timeout = '20s'; TRUNCATE users, cars RESTART IDENTITY";
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Names of databases that nobody uses.
 pub struct Shelf(Mutex<Vec<String>>);
@@ -30,8 +33,20 @@ impl Shelf {
         self.names().pop()
     }
 
-    /// Puts one back after a test that went well. `client` is connected to it.
+    /// Puts one back after a test that went well, when nobody works in it any more. `client` is
+    /// connected to it.
     pub async fn put(&self, name: String, client: &Client) {
+        let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND pid <> pg_backend_pid() AND state <> 'idle'";
+        let started = Instant::now();
+        loop {
+            let row = client.query_one(busy, &[]).await;
+            if row.expect("counts").get::<_, i64>(0) == 0 {
+                break;
+            }
+            assert!(started.elapsed() < PATIENCE, "somebody works in {name}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         let emptied = client.batch_execute(EMPTY).await;
         emptied.expect("the tables are made empty");
         self.names().push(name);
