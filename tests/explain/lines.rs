@@ -284,7 +284,7 @@ pub const LINES: &[Line] = &[
         |_, _| vec![],
     ),
     by("stats_reset) * 1000000", &[], |_, _| vec![]),
-    by("SELECT pg_xact_status(", &[], |_, _| values![3]),
+    by("THEN pg_xact_status(", &[], |_, _| values![3]),
 ];
 
 /// How many calls go out together at most.
