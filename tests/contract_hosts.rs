@@ -13,14 +13,11 @@ mod cluster;
 #[path = "support/shelf.rs"]
 mod shelf;
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-
 use cluster::{Cluster, url};
 use motorpool::contract::Rule;
 use motorpool::{PgStore, Store};
 use shelf::Shelf;
 use tokio::sync::OnceCell;
-use tokio_postgres::Client;
 
 /// Lives as long as the program; its servers notice the end of that.
 async fn cluster() -> &'static Cluster {
@@ -44,15 +41,6 @@ async fn start() -> Cluster {
     cluster
 }
 
-/// One more database.
-async fn make(admin: &Client) -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let name = format!("contract_{}", COUNT.fetch_add(1, SeqCst));
-    let create = format!("CREATE DATABASE {name} TEMPLATE contract");
-    admin.batch_execute(&create).await.expect("a database");
-    name
-}
-
 fn on(url: &str, database: &str) -> String {
     url.replace("/postgres?", &format!("/{database}?"))
 }
@@ -60,10 +48,7 @@ fn on(url: &str, database: &str) -> String {
 async fn run_at(url: &str, rule: Rule) {
     static SHELF: Shelf = Shelf::new();
     let admin = cluster().await.node(0).client().await;
-    let name = match SHELF.take() {
-        Some(name) => name,
-        None => make(&admin).await,
-    };
+    let name = SHELF.take_or_copy(&admin, "contract").await;
     let store = PgStore::connect(&on(url, &name)).await.expect("connects");
     rule.run(&store).await;
     let theirs =

@@ -12,7 +12,6 @@ mod cluster;
 #[path = "support/shelf.rs"]
 mod shelf;
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Node};
@@ -20,7 +19,6 @@ use motorpool::contract::Rule;
 use motorpool::{PgStore, Store};
 use shelf::Shelf;
 use tokio::sync::OnceCell;
-use tokio_postgres::Client;
 
 /// Lives as long as the program; its servers notice the end of that.
 async fn cluster() -> &'static Cluster {
@@ -44,15 +42,6 @@ async fn start() -> Cluster {
     cluster
 }
 
-/// One more database.
-async fn make(admin: &Client) -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let name = format!("contract_{}", COUNT.fetch_add(1, SeqCst));
-    let create = format!("CREATE DATABASE {name} TEMPLATE contract");
-    admin.batch_execute(&create).await.expect("a database");
-    name
-}
-
 fn on(node: &Node, database: &str) -> String {
     node.url().replace("/postgres?", &format!("/{database}?"))
 }
@@ -61,10 +50,7 @@ async fn run_on_replicas(rule: Rule) {
     static SHELF: Shelf = Shelf::new();
     let cluster = cluster().await;
     let admin = cluster.node(0).client().await;
-    let name = match SHELF.take() {
-        Some(name) => name,
-        None => make(&admin).await,
-    };
+    let name = SHELF.take_or_copy(&admin, "contract").await;
     let primary = on(cluster.node(0), &name);
     let builder = PgStore::builder(&primary).expect("a URL");
     let builder = builder.replica(&on(cluster.node(1), &name)).expect("a URL");

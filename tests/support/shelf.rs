@@ -7,6 +7,7 @@
     reason = "each test program uses a part of it"
 )]
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,19 @@ impl Shelf {
 
     pub fn take(&self) -> Option<String> {
         self.names().pop()
+    }
+
+    /// One that is there, or a copy of this one, which nobody is connected to.
+    pub async fn take_or_copy(&self, admin: &Client, template: &str) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if let Some(name) = self.take() {
+            return name;
+        }
+        let name = format!("{template}_{}", COUNT.fetch_add(1, Relaxed));
+        let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
+        let created = admin.batch_execute(&create).await;
+        created.expect("a database is made");
+        name
     }
 
     /// Puts one back after a test that went well, when nobody works in it any more. `client` is
